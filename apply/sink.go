@@ -1,0 +1,135 @@
+package apply
+
+import (
+	"context"
+	"time"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// Sink is a database that batches are applied to. Implementations live in packages
+// of their own (apply/starrocks) and must pass the suite of apply/sinktest.
+//
+// Calls for one table come one after the other; calls for different tables may be
+// concurrent.
+type Sink interface {
+	// Check tells whether the sink can be reached with the credentials given and
+	// is of a version that works. It changes nothing.
+	Check(ctx context.Context) error
+
+	// Prepare makes the table ready for rows of this schema: it creates it when
+	// missing, checks an existing one column by column, adds the audit columns
+	// and columns that the source has gained. It returns once rows of the schema
+	// can be applied. It is idempotent, and called again after every restart.
+	Prepare(ctx context.Context, schema *cdc.Schema) error
+
+	// Apply makes the batch's rows the state of their keys. It returns nil only
+	// when the sink has committed all of them. After any error, or a crash, the
+	// caller calls again with the same batch - same ID, same rows, same time -
+	// until it succeeds; the effect is that of one call. A row that the sink can
+	// never take is a *RowError.
+	Apply(ctx context.Context, batch *TableBatch) (Result, error)
+
+	// Truncate empties the table as the source did at the position: the rows
+	// disappear, or are marked as deleted where deletes are soft. It may be
+	// called again with the same arguments after an error or a crash, always
+	// before any later change was applied.
+	Truncate(ctx context.Context, truncate *TableTruncate) error
+}
+
+// TableBatch is the changes of one table in one batch.
+type TableBatch struct {
+	// ID is unique among all batches of all pipelines, the same whenever this
+	// batch is formed again, at most 100 characters of [A-Za-z0-9_-]. A sink that
+	// deduplicates by label derives its labels from it.
+	ID     string
+	Schema *cdc.Schema
+	// Rows holds one row per key, in the order of their positions. For a schema
+	// without a key it holds every change, in order.
+	Rows []Row
+	// SyncedAt is when the batch was planned, with microseconds; part of the
+	// plan, so the same when the batch is formed again.
+	SyncedAt time.Time
+	// Bytes is the sum of the rows' wire bytes, for sizing.
+	Bytes int
+}
+
+// Op is what happened to the row.
+type Op uint8
+
+// The operations. The numbers are those of the audit column dbmazz_op_type.
+const (
+	OpInsert Op = 0
+	OpUpdate Op = 1
+	OpDelete Op = 2
+)
+
+// Row is what a key's row has become.
+type Row struct {
+	Op Op
+	// KeyOnly tells, for OpDelete, that Tuple has only the key columns set and
+	// the others are NULL by absence; otherwise it is the whole old row.
+	KeyOnly bool
+	// Partial tells that Tuple has cdc.Unchanged values: these columns keep what
+	// the sink has.
+	Partial bool
+	// Tuple is the new row, or for OpDelete the old one. It is valid during the call.
+	Tuple cdc.Tuple
+	// MovedFrom is set if Partial and the change gave the row this new key: the
+	// old row, of which the key columns are set, has the unchanged values, in the
+	// state in which the batches before left it. The delete of the old key is a
+	// row of its own in the same batch.
+	MovedFrom cdc.Tuple
+	// Position is that of the last change that is in the row. Position.Commit is
+	// the value of the audit column dbmazz_cdc_version.
+	Position cdc.Position
+}
+
+// TableTruncate is a truncate of one table.
+type TableTruncate struct {
+	ID       string
+	Schema   *cdc.Schema
+	Position cdc.Position
+	SyncedAt time.Time
+}
+
+// Result tells what an Apply cost.
+type Result struct {
+	Loads   int   // requests that committed rows
+	Retries int   // requests that had to be repeated or resolved
+	Bytes   int64 // bytes of the request bodies
+	Rows    int64 // rows that the sink has counted
+}
+
+// RowError is a row that the sink can never take: a value that does not fit its
+// column, a key that is too long. It names the place, never the row's other data.
+type RowError struct {
+	Table  string
+	Column string
+	Type   string // as in the source
+	Target string // the column's type in the sink
+	Key    string // the row's key, as column=value pairs
+	Reason string
+	Hint   string
+}
+
+// Error implements error.
+func (e *RowError) Error() string {
+	text := "row of table " + e.Table
+	if e.Key != "" {
+		text += " with key " + e.Key
+	}
+	text += " cannot be stored"
+	if e.Column != "" {
+		text += ": column " + e.Column + " (" + e.Type
+		if e.Target != "" {
+			text += " -> " + e.Target
+		}
+		text += ")"
+	}
+	text += ": " + e.Reason
+	if e.Hint != "" {
+		text += "; " + e.Hint
+	}
+	return text
+}

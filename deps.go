@@ -1,0 +1,26 @@
+package dbmazz
+
+import (
+	_ "github.com/caarlos0/env/v11"
+	_ "github.com/alecthomas/kong"
+	_ "github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pglogrepl"
+	_ "github.com/nats-io/nats-server/v2/server"
+	_ "github.com/nats-io/nats.go"
+	_ "github.com/nats-io/nats.go/jetstream"
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/vmihailenco/msgpack/v5"
+	_ "google.golang.org/grpc"
+	_ "google.golang.org/grpc/reflection"
+	_ "google.golang.org/grpc/health"
+	_ "google.golang.org/protobuf/proto"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "pgregory.net/rapid"
+	_ "go.uber.org/goleak"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/go-mysql-org/go-mysql/server"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/term"
+	_ "golang.org/x/sys/unix"
+)
