@@ -44,8 +44,8 @@ type TableBatch struct {
 	// deduplicates by label derives its labels from it.
 	ID     string
 	Schema *cdc.Schema
-	// Rows holds one row per key, in the order of their positions. For a schema
-	// without a key it holds every change, in order.
+	// Rows holds one row per key, in an order that is the same whenever the batch
+	// is formed again. For a schema without a key it holds every change, in order.
 	Rows []Row
 	// SyncedAt is when the batch was planned, with microseconds; part of the
 	// plan, so the same when the batch is formed again.
@@ -71,7 +71,7 @@ type Row struct {
 	// the others are NULL by absence; otherwise it is the whole old row.
 	KeyOnly bool
 	// Partial tells that Tuple has cdc.Unchanged values: these columns keep what
-	// the sink has.
+	// the sink has. It may be set for OpDelete too, where deletes are soft.
 	Partial bool
 	// Tuple is the new row, or for OpDelete the old one. It is valid during the call.
 	Tuple cdc.Tuple

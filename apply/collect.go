@@ -1,0 +1,257 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// ErrGap is wrapped by errors that say that changes are missing from the stream.
+var ErrGap = errors.New("changes are missing from the stream")
+
+// change is one change as it came, before compaction. Its tuples point into the frame.
+type change struct {
+	schema   *cdc.Schema
+	new, old cdc.Tuple
+	pos      cdc.Position
+	kind     cdc.Kind
+	oldKind  cdc.OldKind
+}
+
+// commit is the end of a transaction: n changes were collected before it.
+type commit struct {
+	n   int
+	end cdc.LSN
+}
+
+// frameEnd is the end of a frame: n changes were collected up to it.
+type frameEnd struct {
+	n        int
+	sequence uint64
+	// commitTime and changes are for the latency figures.
+	commitTime int64
+	changes    int
+}
+
+// collector gathers the changes of frames and cuts them into batches. It does no I/O
+// and knows no clock.
+type collector struct {
+	epoch string
+	// last and end are how far the collected frames go; changes at or before from
+	// were applied earlier and are left out.
+	last, from cdc.Position
+	end        cdc.LSN
+
+	changes []change
+	commits []commit
+	frames  []frameEnd
+	bytes   int
+	// begun is how many changes were collected before the last begin mark.
+	begun int
+	// barrier is the index of the first change that must not be in one batch
+	// with those before it, or -1.
+	barrier int
+	current map[uint32]*cdc.Schema // table OID -> schema of its changes in the batch
+}
+
+func newCollector(epoch string, from cdc.Checkpoint) *collector {
+	return &collector{
+		epoch: epoch, last: from.Position, from: from.Position, end: from.End,
+		barrier: -1, current: map[uint32]*cdc.Schema{},
+	}
+}
+
+// add takes one frame in. schemas are those of its header.
+func (c *collector) add(frame *cdc.Frame, schemas []*cdc.Schema, sequence uint64) error {
+	h := &frame.Header
+	if h.Epoch != c.epoch {
+		return fmt.Errorf("message %d is of epoch %q, the stream is of epoch %q: it was put there by another pipeline", sequence, h.Epoch, c.epoch)
+	}
+	if h.Prev.After(c.last) && h.Prev.Commit > c.end {
+		return fmt.Errorf("%w: message %d starts after %s, but the changes before it are known only up to %s", ErrGap, sequence, h.Prev, c.last)
+	}
+	r, err := frame.Reader(schemas)
+	if err != nil {
+		return fmt.Errorf("read message %d: %w", sequence, err)
+	}
+	before := len(c.changes)
+	for {
+		var rec cdc.Record
+		ok, err := r.Next(&rec)
+		if err != nil {
+			return fmt.Errorf("read message %d: %w", sequence, err)
+		}
+		if !ok {
+			break
+		}
+		c.record(&rec, schemas)
+	}
+	if h.Last.After(c.last) {
+		c.last = h.Last
+	}
+	c.ended(h)
+	c.frames = append(c.frames, frameEnd{n: len(c.changes), sequence: sequence, commitTime: h.CommitTime, changes: len(c.changes) - before})
+	return nil
+}
+
+// ended notes the end LSN of transactions that left no record because they changed
+// nothing that is captured.
+func (c *collector) ended(h *cdc.Header) {
+	if h.End <= c.end {
+		return
+	}
+	n := len(c.changes)
+	if h.Open {
+		n = c.begun
+	}
+	c.end = h.End
+	c.commits = append(c.commits, commit{n: n, end: h.End})
+}
+
+func (c *collector) record(rec *cdc.Record, schemas []*cdc.Schema) {
+	switch {
+	case rec.Kind == cdc.KindBegin:
+		c.begun = len(c.changes)
+	case rec.Kind == cdc.KindCommit:
+		c.end = max(c.end, rec.End)
+		c.commits = append(c.commits, commit{n: len(c.changes), end: c.end})
+	case !rec.Position.After(c.from):
+		// Applied before.
+	case rec.Kind.IsRow():
+		s := schemas[rec.Schema]
+		c.note(s)
+		c.changes = append(c.changes, change{schema: s, new: rec.New, old: rec.Old, pos: rec.Position, kind: rec.Kind, oldKind: rec.OldKind})
+		c.bytes += len(rec.New) + len(rec.Old)
+	case rec.Kind == cdc.KindTruncate:
+		if c.barrier < 0 {
+			c.barrier = len(c.changes)
+		}
+		for _, i := range rec.Truncated {
+			c.changes = append(c.changes, change{schema: schemas[i], pos: rec.Position, kind: cdc.KindTruncate})
+		}
+	}
+}
+
+// note remembers which schema a table has in the batch, and sets a barrier where it
+// changes.
+func (c *collector) note(s *cdc.Schema) {
+	if c.barrier >= 0 {
+		return
+	}
+	known, ok := c.current[s.OID]
+	switch {
+	case !ok:
+		c.current[s.OID] = s
+	case known != s && known.Fingerprint() != s.Fingerprint():
+		c.barrier = len(c.changes)
+	}
+}
+
+// empty reports whether there is nothing to cut off, not even the end of a transaction.
+func (c *collector) empty() bool { return len(c.changes) == 0 && len(c.commits) == 0 }
+
+// ready returns how many changes the next batch takes: up to the barrier, else up to
+// the last end of a transaction, else - when an open transaction alone fills the
+// batch - everything. ok is false when there is nothing to take yet.
+func (c *collector) ready(full bool) (n int, ok bool) {
+	switch {
+	case c.barrier > 0:
+		return c.barrier, true
+	case c.barrier == 0:
+		return c.truncates(), true
+	case full && len(c.changes) > 0 && c.whole() == 0:
+		return len(c.changes), true
+	case len(c.commits) > 0:
+		return c.whole(), true
+	}
+	return 0, false
+}
+
+// whole returns how many changes belong to transactions that are complete.
+func (c *collector) whole() int {
+	if len(c.commits) == 0 {
+		return 0
+	}
+	return c.commits[len(c.commits)-1].n
+}
+
+// truncates returns how many changes at the front belong to one truncate.
+func (c *collector) truncates() int {
+	n := 0
+	for n < len(c.changes) && c.changes[n].kind == cdc.KindTruncate && c.changes[n].pos == c.changes[0].pos {
+		n++
+	}
+	return n
+}
+
+// until returns how many changes lie at or before the position, and whether one lies
+// exactly there.
+func (c *collector) until(p cdc.Position) (n int, exact bool) {
+	for n < len(c.changes) && !c.changes[n].pos.After(p) {
+		n++
+	}
+	return n, n > 0 && c.changes[n-1].pos == p
+}
+
+// batch is what was cut off.
+type batch struct {
+	changes    []change
+	frames     []frameEnd
+	checkpoint cdc.Checkpoint // what holds once the batch is applied
+}
+
+// cut takes the first n changes off, with the transaction ends among and right after
+// them. before is the checkpoint that the batch follows.
+func (c *collector) cut(n int, before cdc.Checkpoint) batch {
+	b := batch{changes: c.changes[:n:n], checkpoint: before}
+	b.checkpoint.Epoch = c.epoch
+	if n > 0 {
+		b.checkpoint.Position = c.changes[n-1].pos
+	}
+	commits := 0
+	for commits < len(c.commits) && c.commits[commits].n <= n {
+		b.checkpoint.End = max(b.checkpoint.End, c.commits[commits].end)
+		commits++
+	}
+	frames := 0
+	for frames < len(c.frames) && c.frames[frames].n <= n {
+		b.checkpoint.Sequence = c.frames[frames].sequence
+		frames++
+	}
+	b.frames = c.frames[:frames:frames]
+	c.keep(n, commits, frames)
+	return b
+}
+
+// keep makes what is behind the cut the start of the next batch.
+func (c *collector) keep(n, commits, frames int) {
+	changes := append(make([]change, 0, max(cap(c.changes)/2, len(c.changes)-n)), c.changes[n:]...)
+	ends := append([]commit(nil), c.commits[commits:]...)
+	for i := range ends {
+		ends[i].n -= n
+	}
+	rest := append([]frameEnd(nil), c.frames[frames:]...)
+	for i := range rest {
+		rest[i].n -= n
+	}
+	c.changes, c.commits, c.frames = changes, ends, rest
+	c.bytes, c.begun, c.barrier = 0, max(0, c.begun-n), -1
+	clear(c.current)
+	for i := range c.changes {
+		ch := &c.changes[i]
+		c.bytes += len(ch.new) + len(ch.old)
+		if c.barrier >= 0 {
+			continue
+		}
+		if ch.kind == cdc.KindTruncate {
+			c.barrier = i
+			continue
+		}
+		if known, ok := c.current[ch.schema.OID]; !ok {
+			c.current[ch.schema.OID] = ch.schema
+		} else if known != ch.schema && known.Fingerprint() != ch.schema.Fingerprint() {
+			c.barrier = i
+		}
+	}
+}

@@ -1,0 +1,273 @@
+package apply
+
+import (
+	"bytes"
+	"fmt"
+	"hash/maphash"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// compactor reduces the changes of one table in a batch to one row per key. What a key
+// ends up with does not depend on where batches are cut: a delete keeps the last known
+// values, a partial update is merged into the row before it, a change of key is a
+// delete of the old key and an upsert of the new one.
+type compactor struct {
+	schema *cdc.Schema
+	rows   []Row
+	index  keyIndex
+	arena  []byte // merged tuples
+	keyBuf []byte
+}
+
+// compact returns one row per key, in the order in which the keys were first seen, and
+// the bytes of their tuples. All changes must be of the schema's table.
+func compact(schema *cdc.Schema, changes []*change) (rows []Row, size int, err error) {
+	if len(schema.Key) == 0 {
+		return nil, 0, fmt.Errorf("table %s has no key", schema.Name())
+	}
+	c := compactor{schema: schema, rows: make([]Row, 0, len(changes))}
+	c.index.init(len(changes))
+	for _, ch := range changes {
+		if err := c.add(ch); err != nil {
+			return nil, 0, fmt.Errorf("change %s of table %s: %w", ch.pos, schema.Name(), err)
+		}
+	}
+	for i := range c.rows {
+		size += len(c.rows[i].Tuple)
+	}
+	return c.rows, size, nil
+}
+
+func (c *compactor) add(ch *change) error {
+	switch ch.kind {
+	case cdc.KindInsert:
+		return c.upsert(ch, OpInsert)
+	case cdc.KindUpdate:
+		if ch.oldKind != cdc.OldNone {
+			return c.move(ch)
+		}
+		return c.upsert(ch, OpUpdate)
+	case cdc.KindDelete:
+		return c.remove(ch.old, ch.oldKind == cdc.OldKey, ch.pos)
+	default:
+		return fmt.Errorf("%s is not a change of a row", ch.kind)
+	}
+}
+
+// upsert makes the new row the state of its key.
+func (c *compactor) upsert(ch *change, op Op) error {
+	e, found, err := c.entry(ch.new)
+	if err != nil {
+		return err
+	}
+	next := Row{Op: op, Tuple: ch.new, Position: ch.pos, Partial: hasUnchanged(ch.new)}
+	if next.Partial && found {
+		if e.Op == OpDelete {
+			return fmt.Errorf("update of a row that is deleted: %w", cdc.ErrCorrupt)
+		}
+		if next.Tuple, err = c.fill(ch.new, e.Tuple); err != nil {
+			return err
+		}
+		if next.Partial = hasUnchanged(next.Tuple); next.Partial {
+			next.MovedFrom = e.MovedFrom
+		}
+	}
+	*e = next
+	return nil
+}
+
+// move is an update that changed the key: the old key's row goes, the new key's comes.
+func (c *compactor) move(ch *change) error {
+	oldKey, err := c.key(ch.old)
+	if err != nil {
+		return err
+	}
+	before, known := Row{}, false
+	if i, ok := c.index.find(oldKey); ok {
+		before, known = c.rows[i], true
+	}
+	if err := c.remove(ch.old, ch.oldKind == cdc.OldKey, ch.pos); err != nil {
+		return err
+	}
+	next := Row{Op: OpUpdate, Tuple: ch.new, Position: ch.pos, Partial: hasUnchanged(ch.new)}
+	if next.Partial && known {
+		if next.Tuple, err = c.fill(ch.new, before.Tuple); err != nil {
+			return err
+		}
+		next.Partial = hasUnchanged(next.Tuple)
+	}
+	if next.Partial {
+		// What is still missing is in the sink, under the key that the row had
+		// when the batch began.
+		next.MovedFrom = ch.old
+		if known && before.MovedFrom != nil {
+			next.MovedFrom = before.MovedFrom
+		}
+	}
+	e, _, err := c.entry(ch.new)
+	if err != nil {
+		return err
+	}
+	*e = next
+	return nil
+}
+
+// remove makes the key deleted. It keeps the last values that are known.
+func (c *compactor) remove(old cdc.Tuple, keyOnly bool, pos cdc.Position) error {
+	e, found, err := c.entry(old)
+	if err != nil {
+		return err
+	}
+	next := Row{Op: OpDelete, Tuple: old, KeyOnly: keyOnly, Position: pos}
+	if keyOnly && found {
+		next = *e
+		next.Op, next.Position = OpDelete, pos
+	}
+	*e = next
+	return nil
+}
+
+// entry returns the row of the tuple's key, a new empty one if there is none. The
+// pointer is valid until the next call.
+func (c *compactor) entry(tuple cdc.Tuple) (e *Row, found bool, err error) {
+	key, err := c.key(tuple)
+	if err != nil {
+		return nil, false, err
+	}
+	i, found := c.index.put(key, len(c.rows))
+	if !found {
+		c.rows = append(c.rows, Row{})
+	}
+	return &c.rows[i], found, nil
+}
+
+// key returns the wire bytes of the key columns, which delimit themselves. The slice
+// is valid until the next call.
+func (c *compactor) key(tuple cdc.Tuple) ([]byte, error) {
+	c.keyBuf = c.keyBuf[:0]
+	for _, k := range c.schema.Key {
+		v, ok := column(tuple, k)
+		if !ok || v.Kind != cdc.Text {
+			return nil, fmt.Errorf("key column %s has no value: %w", c.schema.Columns[k].Name, cdc.ErrCorrupt)
+		}
+		c.keyBuf = cdc.Tuple(c.keyBuf).AppendValue(v)
+	}
+	return c.keyBuf, nil
+}
+
+// column returns the value at an index.
+func column(tuple cdc.Tuple, index int) (v cdc.Value, ok bool) {
+	for range index + 1 {
+		if v, tuple, ok = tuple.Next(); !ok {
+			return v, false
+		}
+	}
+	return v, true
+}
+
+// fill returns the tuple with its unchanged values taken from another, in the arena.
+func (c *compactor) fill(tuple, from cdc.Tuple) (cdc.Tuple, error) {
+	start := len(c.arena)
+	for len(tuple) > 0 {
+		v, rest, ok := tuple.Next()
+		old, oldRest, okOld := from.Next()
+		if !ok || !okOld {
+			return nil, fmt.Errorf("rows of different width: %w", cdc.ErrCorrupt)
+		}
+		if v.Kind == cdc.Unchanged {
+			v = old
+		}
+		c.arena = cdc.Tuple(c.arena).AppendValue(v)
+		tuple, from = rest, oldRest
+	}
+	return cdc.Tuple(c.arena[start:len(c.arena):len(c.arena)]), nil
+}
+
+func hasUnchanged(tuple cdc.Tuple) bool {
+	for len(tuple) > 0 {
+		v, rest, ok := tuple.Next()
+		if !ok {
+			return false
+		}
+		if v.Kind == cdc.Unchanged {
+			return true
+		}
+		tuple = rest
+	}
+	return false
+}
+
+// keyIndex maps keys to row numbers: open addressing over one arena of key bytes, so
+// that a key costs no allocation of its own.
+type keyIndex struct {
+	seed  maphash.Seed
+	slots []slot
+	keys  []byte
+	used  int
+}
+
+type slot struct {
+	hash       uint64
+	start, end int // of the key in keys
+	row        int // plus one; zero is a free slot
+}
+
+func (x *keyIndex) init(rows int) {
+	size := 16
+	for size < rows*2 {
+		size *= 2
+	}
+	x.seed = maphash.MakeSeed()
+	x.slots = make([]slot, size)
+}
+
+// find returns the row of a key.
+func (x *keyIndex) find(key []byte) (row int, ok bool) {
+	s := x.probe(maphash.Bytes(x.seed, key), key)
+	return s.row - 1, s.row != 0
+}
+
+// put returns the row of a key, which becomes row if there is none.
+func (x *keyIndex) put(key []byte, row int) (at int, found bool) {
+	if x.used*2 >= len(x.slots) {
+		x.grow()
+	}
+	hash := maphash.Bytes(x.seed, key)
+	s := x.probe(hash, key)
+	if s.row != 0 {
+		return s.row - 1, true
+	}
+	start := len(x.keys)
+	x.keys = append(x.keys, key...)
+	*s = slot{hash: hash, start: start, end: len(x.keys), row: row + 1}
+	x.used++
+	return row, false
+}
+
+// probe returns the slot that has the key, or the free one where it belongs.
+func (x *keyIndex) probe(hash uint64, key []byte) *slot {
+	mask := uint64(len(x.slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		s := &x.slots[i]
+		if s.row == 0 || (s.hash == hash && bytes.Equal(x.keys[s.start:s.end], key)) {
+			return s
+		}
+	}
+}
+
+func (x *keyIndex) grow() {
+	old := x.slots
+	x.slots = make([]slot, 2*len(old))
+	mask := uint64(len(x.slots) - 1)
+	for _, s := range old {
+		if s.row == 0 {
+			continue
+		}
+		i := s.hash & mask
+		for x.slots[i].row != 0 {
+			i = (i + 1) & mask
+		}
+		x.slots[i] = s
+	}
+}

@@ -1,0 +1,261 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// session is one run from the checkpoint until something ends it: the reader takes
+// messages from the stream, the collector gathers them, the loader applies batches.
+type session struct {
+	*Apply
+	ledger   *ledger
+	consumer Consumer
+	schemas  map[cdc.Fingerprint]*cdc.Schema
+
+	frames chan delivered // bound 2: a frame is up to a few hundred kilobytes
+	want   chan struct{}  // the loader is free
+	cut    chan batch     // what it gets
+}
+
+// delivered is an opened message.
+type delivered struct {
+	frame    cdc.Frame
+	schemas  []*cdc.Schema
+	sequence uint64
+}
+
+// session connects and works until ctx is done or an error ends it. work is the
+// context of calls that may outlive ctx for a while.
+func (a *Apply) session(ctx, work context.Context) error {
+	l, err := openLedger(ctx, a.stream)
+	if err != nil {
+		return err
+	}
+	a.update(func(s *Status) {
+		s.State, s.Detail, s.Ready = Connecting, "Connecting to sink", false
+		s.Checkpoint = l.state.Checkpoint
+	})
+	load := &loader{
+		sink: a.sink, ledger: l, parallel: a.config.Parallel, prepared: map[cdc.Fingerprint]bool{}, now: time.Now,
+		attempt: func(_ context.Context, what string, call func(context.Context) error) error {
+			return a.attempt(ctx, work, what, call)
+		},
+		loaded: a.loaded,
+	}
+	if err := a.ready(ctx, load); err != nil {
+		return err
+	}
+	s := &session{
+		Apply: a, ledger: l, schemas: map[cdc.Fingerprint]*cdc.Schema{},
+		frames: make(chan delivered, 2), want: make(chan struct{}), cut: make(chan batch),
+	}
+	if s.consumer, err = s.open(ctx); err != nil {
+		return err
+	}
+	defer s.consumer.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.read(ctx) })
+	group.Go(func() error { return s.collect(ctx) })
+	group.Go(func() error { return s.load(ctx, work, load) })
+	return group.Wait()
+}
+
+// ready checks the sink and prepares the tables that capture has announced.
+func (a *Apply) ready(ctx context.Context, load *loader) error {
+	if err := load.attempt(ctx, "connect to the sink", a.sink.Check); err != nil {
+		return err
+	}
+	tables, err := a.stream.Tables(ctx)
+	if err != nil {
+		return fmt.Errorf("load the list of tables: %w", err)
+	}
+	for _, s := range tables {
+		if err := load.prepare(ctx, s); err != nil {
+			return err
+		}
+	}
+	a.update(func(s *Status) { s.Ready, s.State, s.Detail = true, Applying, "Replicating" })
+	return nil
+}
+
+func (a *Apply) loaded(r Result) {
+	a.update(func(s *Status) {
+		s.Loads += uint64(max(r.Loads, 0))     //nolint:gosec // A count.
+		s.Retries += uint64(max(r.Retries, 0)) //nolint:gosec // A count.
+		s.Bytes += uint64(max(r.Bytes, 0))     //nolint:gosec // A count.
+	})
+}
+
+// open positions the consumer behind the checkpoint. Sequences count only in the epoch
+// of the checkpoint; where they do not help, everything is read and what was applied
+// before is left out by position.
+func (s *session) open(ctx context.Context) (Consumer, error) {
+	after := s.ledger.state.Checkpoint.Sequence
+	last, err := s.stream.Last(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find the end of the stream: %w", err)
+	}
+	s.mu.Lock()
+	rescan := s.rescan
+	s.rescan = false
+	s.mu.Unlock()
+	switch {
+	case rescan || s.ledger.state.Checkpoint.Epoch != s.stream.Epoch():
+		after = 0
+	case after > last:
+		s.log.WarnContext(ctx, "the stream has lost messages that were applied already", "applied_sequence", after, "last_sequence", last)
+		after = last
+	}
+	c, err := s.stream.Consumer(ctx, after)
+	if err != nil {
+		return nil, fmt.Errorf("consume from message %d: %w", after+1, err)
+	}
+	return c, nil
+}
+
+// read opens messages and resolves their schemas.
+func (s *session) read(ctx context.Context) error {
+	for {
+		m, err := s.consumer.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("read from the stream: %w", err)
+		}
+		d := delivered{sequence: m.Sequence}
+		if d.frame, err = cdc.Open(m.Data); err != nil {
+			return fmt.Errorf("read message %d: %w", m.Sequence, err)
+		}
+		for _, ref := range d.frame.Header.Schemas {
+			schema, err := s.schema(ctx, ref)
+			if err != nil {
+				return fmt.Errorf("read message %d: %w", m.Sequence, err)
+			}
+			d.schemas = append(d.schemas, schema)
+		}
+		select {
+		case s.frames <- d:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *session) schema(ctx context.Context, ref cdc.SchemaRef) (*cdc.Schema, error) {
+	if known, ok := s.schemas[ref.Fingerprint]; ok {
+		return known, nil
+	}
+	var schema *cdc.Schema
+	var err error
+	if ref.Definition != nil {
+		schema, err = cdc.UnmarshalSchema(ref.Definition)
+	} else {
+		schema, err = s.stream.Schema(ctx, ref.Fingerprint)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find schema %s: %w", ref.Fingerprint, err)
+	}
+	if schema.Fingerprint() != ref.Fingerprint {
+		return nil, fmt.Errorf("schema %s of table %s has the fingerprint %s: %w", ref.Fingerprint, schema.Name(), schema.Fingerprint(), cdc.ErrCorrupt)
+	}
+	s.schemas[ref.Fingerprint] = schema
+	return schema, nil
+}
+
+// collect gathers frames and hands a batch to the loader when one is due and the
+// loader is free.
+func (s *session) collect(ctx context.Context) error {
+	checkpoint := s.ledger.state.Checkpoint
+	c := newCollector(s.stream.Epoch(), checkpoint)
+	p := pacer{planned: s.ledger.state.Plan}
+	for {
+		settings, paused, draining, changed := s.controls()
+		n, due, wait, err := p.due(c, pace{
+			Settings: settings, config: s.config, paused: paused, draining: draining,
+			more: len(s.frames) > 0 || s.consumer.Pending() > 0, now: time.Now(),
+		})
+		if err != nil {
+			return err
+		}
+		if c.empty() && len(s.frames) == 0 && s.consumer.Pending() == 0 {
+			s.recovered()
+		}
+		frames, want, timer := s.frames, s.want, time.NewTimer(wait)
+		if !p.room(c, s.config) {
+			frames = nil
+		}
+		if !due {
+			want = nil
+		}
+		select {
+		case d := <-frames:
+			if err = c.add(&d.frame, d.schemas, d.sequence); errors.Is(err, ErrGap) && p.batches == 0 {
+				s.control(func() { s.rescan = true })
+			}
+			p.added(time.Now())
+			s.waiting(len(c.changes))
+		case <-want:
+			b := c.cut(n, checkpoint)
+			checkpoint = b.checkpoint
+			p.taken(time.Now(), c)
+			s.waiting(len(c.changes))
+			s.cut <- b
+		case <-timer.C:
+		case <-changed:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		timer.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) controls() (settings Settings, paused, draining bool, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settings, s.paused && !s.draining, s.draining, s.changed
+}
+
+// recovered forgets the error that ended the session before, once this one has caught
+// up. A batch that is applied does the same.
+func (s *session) recovered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status.Err != "" && s.status.errOf == "" {
+		s.status.clear("")
+		s.signal()
+	}
+}
+
+func (s *session) waiting(n int) {
+	s.mu.Lock()
+	s.status.Waiting = n
+	s.mu.Unlock()
+}
+
+// load asks for batches and applies them.
+func (s *session) load(ctx, work context.Context, load *loader) error {
+	for {
+		var b batch
+		select {
+		case s.want <- struct{}{}:
+			b = <-s.cut
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := load.load(work, &b); err != nil {
+			return err
+		}
+		s.applied(&b, time.Now())
+		if err := s.consumer.Ack(work, b.checkpoint.Sequence); err != nil {
+			return fmt.Errorf("acknowledge message %d: %w", b.checkpoint.Sequence, err)
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package apply
+
+import (
+	"context"
+	"time"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// Stream is the queue that frames come from and the bucket that apply's state lives
+// in. Messages are delivered in order; a message is delivered again after a restart
+// until it is acknowledged, and may be even then.
+type Stream interface {
+	// Epoch names this life of the stream. Sequences of different epochs have
+	// nothing to do with each other; positions have.
+	Epoch() string
+	// Last returns the sequence of the last message stored, zero for none.
+	Last(ctx context.Context) (uint64, error)
+	// Consumer delivers the messages after a sequence.
+	Consumer(ctx context.Context, after uint64) (Consumer, error)
+	// Schema returns the schema with this fingerprint, for frames that use one
+	// without carrying its definition.
+	Schema(ctx context.Context, fingerprint cdc.Fingerprint) (*cdc.Schema, error)
+	// Tables returns the schemas of the tables that capture is set to, as far as
+	// it has said, so that targets are ready before their first row.
+	Tables(ctx context.Context) ([]*cdc.Schema, error)
+	// LoadState returns what SaveState stored last, and its revision; nil and
+	// zero when there is nothing.
+	LoadState(ctx context.Context) (value []byte, revision uint64, err error)
+	// SaveState stores the state durably if the revision is still the last one,
+	// zero meaning that there is none. A conflict is an error: somebody else
+	// applies the same pipeline.
+	SaveState(ctx context.Context, value []byte, revision uint64) (uint64, error)
+}
+
+// Consumer delivers messages. It is used by one goroutine at a time, but for Ack and
+// Pending, which may be called from another.
+type Consumer interface {
+	// Next waits for the next message. A gap in the sequence is an error.
+	Next(ctx context.Context) (Message, error)
+	// Ack acknowledges everything up to a sequence. It is a service to those who
+	// watch the stream and to its janitor; apply itself goes by its checkpoint.
+	Ack(ctx context.Context, sequence uint64) error
+	// Pending returns how many messages are stored but not delivered yet.
+	Pending() uint64
+	Close()
+}
+
+// Message is one whole frame.
+type Message struct {
+	// Sequence is that of the last message of the stream that is part of the frame.
+	Sequence uint64
+	Data     []byte
+	StoredAt time.Time
+}
