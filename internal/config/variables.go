@@ -1,0 +1,201 @@
+package config
+
+import "time"
+
+// variable is one row of the table that everything else comes from.
+type variable struct {
+	name string
+	// legacy are older names that still work, best first.
+	legacy []string
+	// fallback is the text that counts when the variable is not set.
+	fallback string
+	// required has no default.
+	required bool
+	// secret values are never shown.
+	secret bool
+	// file tells that NAME_FILE may name a file that holds the value.
+	file bool
+	// doc says what it is, what it trades and what special values mean.
+	doc string
+	// set parses the text into the field. Its error says what is wrong and what is
+	// right, without the name of the variable.
+	set setter
+}
+
+// variables is in the order of the help text.
+var variables = []variable{
+	{
+		name: "SOURCE_TYPE", fallback: "postgres",
+		set: choice(func(c *Config) *string { return &c.SourceType }, sourceTypes),
+		doc: "Kind of the source: postgres (or postgresql).",
+	},
+	{
+		name: "SOURCE_URL", legacy: []string{"DATABASE_URL"}, required: true, secret: true, file: true,
+		set: setSourceURL,
+		doc: "Connection string of the source: postgres://user:password@host:5432/database.",
+	},
+	{
+		name: "SOURCE_SLOT_NAME", legacy: []string{"SLOT_NAME"}, fallback: "dbmazz_slot", set: setSlotName,
+		doc: "Name of the replication slot. Created when missing, never dropped but by an explicit command.",
+	},
+	{
+		name: "SOURCE_PUBLICATION_NAME", legacy: []string{"PUBLICATION_NAME"}, fallback: "dbmazz_pub",
+		set: setPublicationName,
+		doc: "Name of the publication. Created when missing.",
+	},
+	{
+		name: "TABLES", required: true, set: setTables,
+		doc: `Tables to replicate: table or schema.table (schema public where none is given), separated by commas. ` +
+			`A name that is not all lower case needs double quotes: "My""Shop"."Orders".`,
+	},
+	{
+		name: "SNAPSHOT", legacy: []string{"DO_SNAPSHOT"}, fallback: "never", set: setSnapshot,
+		doc: "Whether existing rows are copied: never. This version replicates changes only.",
+	},
+	{
+		name: "SINK_TYPE", fallback: "starrocks",
+		set: choice(func(c *Config) *string { return &c.SinkType }, sinkTypes),
+		doc: "Kind of the sink: starrocks.",
+	},
+	{
+		name: "SINK_URL", legacy: []string{"STARROCKS_URL"}, required: true, set: setSinkURL,
+		doc: "HTTP address of a StarRocks FE (or BE): http://host:8030. The scheme defaults to http, the port to 8030.",
+	},
+	{
+		name: "SINK_PORT", legacy: []string{"STARROCKS_PORT"}, fallback: "9030",
+		set: integer(func(c *Config) *int { return &c.SinkPort }, 1, 65535),
+		doc: "MySQL protocol port of the StarRocks FE.",
+	},
+	{
+		name: "SINK_DATABASE", legacy: []string{"STARROCKS_DB"}, required: true,
+		set: text(func(c *Config) *string { return &c.SinkDatabase }),
+		doc: "Database in the sink that receives the tables.",
+	},
+	{
+		name: "SINK_USER", legacy: []string{"STARROCKS_USER"}, fallback: "root",
+		set: text(func(c *Config) *string { return &c.SinkUser }),
+		doc: "User name in the sink.",
+	},
+	{
+		name: "SINK_PASSWORD", legacy: []string{"STARROCKS_PASS"}, secret: true, file: true,
+		set: secret(func(c *Config) *Secret { return &c.SinkPassword }),
+		doc: "Password in the sink.",
+	},
+	{
+		name: "SINK_DELETE_MODE", fallback: DeleteSoft,
+		set: choice(func(c *Config) *string { return &c.SinkDeleteMode }, deleteModes),
+		doc: "What a delete does in the sink: soft keeps the row with dbmazz_is_deleted = true, hard removes it.",
+	},
+	{
+		name: "SINK_BE_HOSTS", set: setSinkBEHosts,
+		doc: "More hosts (host or host:port, separated by commas) that a load may be redirected to with the password, " +
+			"besides those that the sink itself lists.",
+	},
+	{
+		name: "SINK_LOAD_TIMEOUT_S", fallback: "120",
+		set: duration(func(c *Config) *time.Duration { return &c.SinkLoadTimeout }, unitSeconds, 1, 259_200),
+		doc: "Longest time one load may take, in seconds.",
+	},
+	{
+		name: "FLUSH_SIZE", fallback: "10000",
+		set: integer(func(c *Config) *int { return &c.FlushSize }, 1, FlushSizeMax),
+		doc: "Rows per batch. More rows per load cost memory and delay, fewer cost throughput.",
+	},
+	{
+		name: "FLUSH_INTERVAL_MS", fallback: "5000",
+		set: duration(func(c *Config) *time.Duration { return &c.FlushInterval }, unitMilliseconds, 1, FlushIntervalMax.Milliseconds()),
+		doc: "Longest wait for a batch to fill, in milliseconds.",
+	},
+	{
+		name: "FLUSH_BYTES", fallback: "64MiB",
+		set: size(func(c *Config) *int64 { return &c.FlushBytes }, 1<<10, 4<<30),
+		doc: "Bytes per batch, with a suffix such as KiB, MiB, GiB, KB, MB or GB.",
+	},
+	{
+		name: "MIN_LOAD_INTERVAL_MS", fallback: "100",
+		set: duration(func(c *Config) *time.Duration { return &c.MinLoadInterval }, unitMilliseconds, 0, 60_000),
+		doc: "Shortest time between two loads of one table, in milliseconds. Less means less delay and more versions in the sink.",
+	},
+	{
+		name: "GRPC_ADDR", set: setGRPCAddr,
+		doc: "Address of the gRPC API: host or host:port. Defaults to 127.0.0.1 with GRPC_PORT. Any other address than loopback " +
+			"needs GRPC_TOKEN, GRPC_TLS_CLIENT_CA_FILE or GRPC_INSECURE=true.",
+	},
+	{
+		name: "GRPC_PORT", legacy: []string{"DBMAZZ_CONTROL_PORT"}, fallback: "50051",
+		set: integer(func(c *Config) *int { return &c.grpcPort }, 1, 65535),
+		doc: "Port of the gRPC API where GRPC_ADDR names none.",
+	},
+	{
+		name: "GRPC_TOKEN", secret: true, file: true, set: setToken,
+		doc: "Token that every call must carry: authorization: Bearer TOKEN. The same for /metrics.",
+	},
+	{
+		name: "GRPC_TLS_CERT_FILE", set: text(func(c *Config) *string { return &c.GRPCTLSCertFile }),
+		doc: "Certificate chain (PEM) of the API; read again when it changes.",
+	},
+	{
+		name: "GRPC_TLS_KEY_FILE", set: text(func(c *Config) *string { return &c.GRPCTLSKeyFile }),
+		doc: "Key (PEM) of the certificate.",
+	},
+	{
+		name: "GRPC_TLS_CLIENT_CA_FILE", set: text(func(c *Config) *string { return &c.GRPCTLSClientCAFile }),
+		doc: "Certificates (PEM) that clients of the API must be signed by.",
+	},
+	{
+		name: "GRPC_INSECURE", fallback: "false", set: boolean(func(c *Config) *bool { return &c.GRPCInsecure }),
+		doc: "Allow an address other than loopback without token and client certificates.",
+	},
+	{
+		name: "METRICS_ADDR", set: setMetricsAddr,
+		doc: "Address of the HTTP endpoint with /metrics, /healthz and /readyz: host:port. Empty means none. The rule of GRPC_ADDR holds.",
+	},
+	{
+		name: "BUS_DATA_DIR", fallback: "./dbmazz-data",
+		set: text(func(c *Config) *string { return &c.BusDataDir }),
+		doc: "Folder of the queue. It must survive restarts.",
+	},
+	{
+		name: "BUS_MAX_BYTES", fallback: "10GiB",
+		set: size(func(c *Config) *int64 { return &c.BusMaxBytes }, 1<<20, 1<<50),
+		doc: "Size at which capture waits for the sink to catch up, with a suffix as for FLUSH_BYTES. Nothing is ever discarded.",
+	},
+	{
+		name: "BUS_RETENTION", fallback: "1h", set: setRetention,
+		doc: "How long applied changes are kept for replay, such as 90m or 24h; 0 means not at all.",
+	},
+	{
+		name: "LOG_LEVEL", legacy: []string{legacyLogLevel}, fallback: "info", set: setLogLevel,
+		doc: "Least level that is logged: debug, info, warn or error.",
+	},
+	{
+		name: "LOG_FORMAT", fallback: LogText,
+		set: choice(func(c *Config) *string { return &c.LogFormat }, logFormats),
+		doc: "Form of the log: text or json.",
+	},
+	{
+		name: "SHUTDOWN_TIMEOUT_S", fallback: "30",
+		set: duration(func(c *Config) *time.Duration { return &c.ShutdownTimeout }, unitSeconds, 1, 3600),
+		doc: "Longest time a clean stop may take, in seconds.",
+	},
+}
+
+// What the choices accept, and what each means.
+var (
+	sourceTypes = choices{{"postgres", "postgres"}, {"postgresql", "postgres"}}
+	sinkTypes   = choices{{"starrocks", "starrocks"}}
+	deleteModes = choices{{DeleteSoft, DeleteSoft}, {DeleteHard, DeleteHard}}
+	logFormats  = choices{{LogText, LogText}, {LogJSON, LogJSON}}
+)
+
+// fileSuffix makes the name of the variable that names a file with the value.
+const fileSuffix = "_FILE"
+
+// names returns every name that sets the variable, the preferred first.
+func (v *variable) names() []string {
+	names := append([]string{v.name}, v.legacy...)
+	if v.file {
+		names = append(names, v.name+fileSuffix)
+	}
+	return names
+}
