@@ -1,0 +1,164 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/dbmazz/dbmazz/proto/dbmazz"
+)
+
+// Bounds of ReloadConfig, those of FLUSH_SIZE and FLUSH_INTERVAL_MS.
+const (
+	FlushSizeMax     = 10_000_000
+	FlushIntervalMax = time.Hour
+)
+
+// controlTimeout bounds a control call whose caller set no bound.
+const controlTimeout = time.Minute
+
+const snapshotRefusal = "Snapshots are not part of this version"
+
+type controlService struct {
+	pb.UnimplementedCdcControlServiceServer
+	server *Server
+}
+
+// Pause stops applying.
+func (c *controlService) Pause(ctx context.Context, _ *pb.PauseRequest) (*pb.ControlResponse, error) {
+	return c.call(ctx, "pause", c.server.pipeline.Pause, "CDC paused successfully")
+}
+
+// Resume goes on applying.
+func (c *controlService) Resume(ctx context.Context, _ *pb.ResumeRequest) (*pb.ControlResponse, error) {
+	return c.call(ctx, "resume", c.server.pipeline.Resume, "CDC resumed successfully")
+}
+
+// DrainAndStop begins to drain.
+func (c *controlService) DrainAndStop(ctx context.Context, _ *pb.DrainRequest) (*pb.ControlResponse, error) {
+	return c.call(ctx, "drain", c.server.pipeline.Drain, "CDC is draining and will stop")
+}
+
+// Stop begins to stop. skip_slot_cleanup makes no difference: the slot always stays.
+func (c *controlService) Stop(ctx context.Context, _ *pb.StopRequest) (*pb.ControlResponse, error) {
+	return c.call(ctx, "stop", c.server.pipeline.Stop, "CDC stopped (slot preserved for restart)")
+}
+
+// ReloadConfig changes settings.
+func (c *controlService) ReloadConfig(ctx context.Context, req *pb.ReloadConfigRequest) (*pb.ControlResponse, error) {
+	if req.GetFlushSize() == 0 && req.GetFlushIntervalMs() == 0 && len(req.GetTables()) == 0 {
+		return refused("No configuration changes provided (use 0 to keep current values)"), nil
+	}
+	if req.GetFlushSize() > FlushSizeMax {
+		return nil, status.Errorf(codes.InvalidArgument, "flush_size must be 1 to %d, or 0 to keep the current value", FlushSizeMax)
+	}
+	if req.GetFlushIntervalMs() > uint64(FlushIntervalMax.Milliseconds()) {
+		return nil, status.Errorf(codes.InvalidArgument,
+			"flush_interval_ms must be 1 to %d, or 0 to keep the current value", FlushIntervalMax.Milliseconds())
+	}
+	change := Reload{
+		FlushSize:     req.GetFlushSize(),
+		FlushInterval: time.Duration(req.GetFlushIntervalMs()) * time.Millisecond, //nolint:gosec // Bounded above.
+		Tables:        req.GetTables(),
+	}
+	bound, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	settings, err := c.server.pipeline.Reload(bound, change)
+	if err != nil {
+		return c.answer(ctx, "reload", err)
+	}
+	return c.done(ctx, "reload", reloadMessage(change, settings)), nil
+}
+
+// reloadMessage names what was changed with the values now in force.
+func reloadMessage(change Reload, settings Settings) string {
+	var parts []string
+	if change.FlushSize != 0 {
+		parts = append(parts, fmt.Sprintf("flush_size=%d", settings.FlushSize))
+	}
+	if change.FlushInterval != 0 {
+		parts = append(parts, fmt.Sprintf("flush_interval_ms=%d", settings.FlushInterval.Milliseconds()))
+	}
+	if len(change.Tables) != 0 {
+		quoted := make([]string, len(settings.Tables))
+		for i, table := range settings.Tables {
+			quoted[i] = fmt.Sprintf("%q", table)
+		}
+		parts = append(parts, "tables=["+strings.Join(quoted, ", ")+"]")
+	}
+	return "Configuration reloaded: " + strings.Join(parts, ", ")
+}
+
+// StartSnapshot refuses.
+func (*controlService) StartSnapshot(context.Context, *pb.StartSnapshotRequest) (*pb.ControlResponse, error) {
+	return refused(snapshotRefusal), nil
+}
+
+// PauseSnapshot refuses.
+func (*controlService) PauseSnapshot(context.Context, *pb.PauseSnapshotRequest) (*pb.ControlResponse, error) {
+	return refused(snapshotRefusal), nil
+}
+
+// ResumeSnapshot refuses.
+func (*controlService) ResumeSnapshot(context.Context, *pb.ResumeSnapshotRequest) (*pb.ControlResponse, error) {
+	return refused(snapshotRefusal), nil
+}
+
+func (c *controlService) call(
+	ctx context.Context, verb string, do func(context.Context) error, success string,
+) (*pb.ControlResponse, error) {
+	bound, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	if err := do(bound); err != nil {
+		return c.answer(ctx, verb, err)
+	}
+	return c.done(ctx, verb, success), nil
+}
+
+func (c *controlService) done(ctx context.Context, verb, message string) *pb.ControlResponse {
+	from := "unknown"
+	if p, ok := peer.FromContext(ctx); ok {
+		from = p.Addr.String()
+	}
+	c.server.log.InfoContext(ctx, "control call done", "call", verb, "message", message, "peer", from)
+	return &pb.ControlResponse{Success: true, Message: message}
+}
+
+// answer tells the caller why not. A refusal is an answer in the contract's form, a
+// wrong argument or an interrupted call is an RPC error.
+func (c *controlService) answer(ctx context.Context, verb string, err error) (*pb.ControlResponse, error) {
+	var (
+		state   *StateError
+		invalid *InvalidError
+	)
+	switch {
+	case errors.As(err, &state):
+		return refused(refusal(verb, state.State)), nil
+	case errors.As(err, &invalid):
+		return nil, status.Error(codes.InvalidArgument, invalid.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return nil, status.FromContextError(err).Err()
+	}
+	c.server.log.WarnContext(ctx, "control call not carried out", "call", verb, "err", err)
+	return refused(fmt.Sprintf("Cannot %s CDC: %v", verb, err)), nil
+}
+
+// refusal is the contract's wording of a state that does not allow a call.
+func refusal(verb string, state State) string {
+	same := map[string]State{"pause": StatePaused, "resume": StateRunning, "drain": StateDraining, "stop": StateStopped}
+	already, known := same[verb]
+	if known && (state == already || (verb == "drain" && state == StateStopped)) {
+		return "CDC is already " + strings.ToLower(state.String())
+	}
+	return fmt.Sprintf("Cannot %s CDC in state: %s", verb, state)
+}
+
+func refused(message string) *pb.ControlResponse {
+	return &pb.ControlResponse{Success: false, Message: message}
+}
