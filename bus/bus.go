@@ -1,0 +1,209 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Bus is the stream and the state bucket of one pipeline. Its methods may be called
+// concurrently once Open has returned.
+type Bus struct {
+	cfg Config
+	log *slog.Logger
+	// patience bounds how long an answer of the server may take before the bus
+	// goes and looks.
+	patience time.Duration
+
+	server *embedded // nil with a URL
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	bucket jetstream.KeyValue
+	epoch  string
+
+	mu        sync.Mutex
+	opened    bool
+	publisher *Publisher
+	done      chan struct{} // closed by Close
+	wanted    chan struct{} // room in the stream, told to the janitor
+	closeOnce sync.Once
+	closeErr  error
+}
+
+const (
+	defaultPatience = 5 * time.Second
+	// restartAge is how long a server must have run before it is replaced.
+	restartAge = 3 * time.Second
+)
+
+// New checks the configuration. It does no I/O; Open does.
+func New(cfg Config) (*Bus, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configure bus: %w", err)
+	}
+	return &Bus{
+		cfg: cfg, log: cfg.Logger.With("component", "bus"),
+		patience: defaultPatience, done: make(chan struct{}), wanted: make(chan struct{}, 1),
+	}, nil
+}
+
+// Open starts the embedded server, or connects to the given one, and makes sure that
+// stream and bucket are there and as they must be. It may be called once; after an
+// error the bus is closed.
+func (b *Bus) Open(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.opened {
+		return errors.New("open bus: it was opened before")
+	}
+	b.opened = true
+	if err := b.open(ctx); err != nil {
+		b.closeOnce.Do(func() {
+			close(b.done)
+			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			err = errors.Join(err, b.shutdown(bounded))
+		})
+		return fmt.Errorf("open bus of pipeline %s: %w", b.cfg.Pipeline, err)
+	}
+	return nil
+}
+
+func (b *Bus) open(ctx context.Context) error {
+	if b.cfg.URL == "" {
+		var err error
+		if b.server, err = startEmbedded(ctx, b.cfg.DataDir, b.log); err != nil {
+			return err
+		}
+	}
+	if err := b.connect(); err != nil {
+		return err
+	}
+	return b.prepare(ctx)
+}
+
+func (b *Bus) connect() error {
+	options := []nats.Option{
+		nats.Name("dbmazz " + b.cfg.Pipeline),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		// What is published while there is no connection is an error at once;
+		// the publisher sends it again in order.
+		nats.ReconnectBufSize(-1),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			b.log.Warn("nats connection", "err", err) //nolint:noctx // Called by the client.
+		}),
+	}
+	if b.server != nil {
+		options = append(options, nats.InProcessServer(b.server))
+	}
+	options = append(options, b.cfg.Connect...)
+	var err error
+	if b.nc, err = nats.Connect(b.cfg.URL, options...); err != nil {
+		return fmt.Errorf("connect to NATS: %w", err)
+	}
+	if b.js, err = jetstream.New(b.nc); err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	return nil
+}
+
+// Close ends publisher, connection and server. It returns when the server's files are
+// closed, or when ctx is done; either way nothing that was stored is lost.
+func (b *Bus) Close(ctx context.Context) error {
+	b.closeOnce.Do(func() {
+		close(b.done)
+		b.mu.Lock()
+		p := b.publisher
+		b.mu.Unlock()
+		if p != nil {
+			p.close.Do(func() { close(p.quit) })
+			select {
+			case <-p.dead:
+			case <-ctx.Done():
+			}
+		}
+		b.closeErr = b.shutdown(ctx)
+	})
+	return b.closeErr
+}
+
+func (b *Bus) shutdown(ctx context.Context) error {
+	if b.nc != nil {
+		b.nc.Close()
+	}
+	if b.server == nil {
+		return nil
+	}
+	return b.server.stop(ctx)
+}
+
+// Epoch returns the random id of this life of the stream. A stream that was deleted
+// and made again has another one.
+func (b *Bus) Epoch() string { return b.epoch }
+
+// Info is the state of the stream, for the status.
+type Info struct {
+	Messages      uint64
+	Bytes         uint64
+	MaxBytes      int64
+	FirstSequence uint64
+	LastSequence  uint64
+	OldestAt      time.Time // zero if the stream is empty
+	// AckFloor is the last sequence that apply's consumer has acknowledged, zero
+	// without one. Apply's checkpoint is the truth; this is for people.
+	AckFloor uint64
+	// DiskFreeBytes is the free space of the data folder, -1 with a URL.
+	DiskFreeBytes int64
+}
+
+// Info reads the state of the stream.
+func (b *Bus) Info(ctx context.Context) (Info, error) {
+	info, err := b.streamInfo(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	s := info.State
+	result := Info{
+		Messages: s.Msgs, Bytes: s.Bytes, MaxBytes: info.Config.MaxBytes,
+		FirstSequence: s.FirstSeq, LastSequence: s.LastSeq, DiskFreeBytes: -1,
+	}
+	if s.Msgs > 0 {
+		result.OldestAt = s.FirstTime
+	}
+	consumer, err := b.stream.Consumer(ctx, consumerName)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+	case err != nil:
+		return Info{}, fmt.Errorf("read consumer %s: %w", consumerName, err)
+	default:
+		result.AckFloor = consumer.CachedInfo().AckFloor.Stream
+	}
+	if b.server != nil {
+		if result.DiskFreeBytes, err = freeBytes(b.cfg.DataDir); err != nil {
+			return Info{}, err
+		}
+	}
+	return result, nil
+}
+
+// heal replaces the embedded server if it says that it is broken. It is called after
+// an answer did not come. With a URL the servers are somebody else's to heal.
+func (b *Bus) heal(ctx context.Context) error {
+	if b.server == nil {
+		return nil
+	}
+	problem := b.server.healthError()
+	if problem == nil {
+		return nil
+	}
+	return b.server.restart(ctx, restartAge, problem.Error())
+}

@@ -1,0 +1,78 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What callers compare with.
+var (
+	// ErrFenced means that somebody else writes to the stream, or has taken over
+	// the consumer. The session that gets it must not go on.
+	ErrFenced = errors.New("another process has taken over")
+	// ErrNotFound means that the bucket has no such key.
+	ErrNotFound = errors.New("key not found")
+	// ErrConflict means that the key was written by somebody else since the
+	// revision that was given.
+	ErrConflict = errors.New("key was changed by somebody else")
+	// ErrClosed means that the bus, publisher or consumer is closed.
+	ErrClosed = errors.New("bus is closed")
+	// ErrInUse means that another process has the data folder open.
+	ErrInUse = errors.New("data folder is in use")
+	// ErrFrameTooLarge means that a frame can never be stored under the limit.
+	ErrFrameTooLarge = errors.New("frame is too large for the stream")
+)
+
+// LostTailError means that a consumer asked for what follows a message which the
+// stream does not have any more: its end was lost. Apply decides by position what is
+// missing; [Bus.Locate] finds where to go on.
+type LostTailError struct {
+	After uint64 // the sequence that was asked for
+	Last  uint64 // the last sequence of the stream
+}
+
+// Error implements error.
+func (e *LostTailError) Error() string {
+	return fmt.Sprintf("the stream ends at sequence %d, before the acknowledged sequence %d: its end was lost", e.Last, e.After)
+}
+
+// PurgedError means that messages which a consumer asked for are no longer retained.
+type PurgedError struct {
+	After uint64 // the sequence that was asked for
+	First uint64 // the first sequence that is available
+}
+
+// Error implements error.
+func (e *PurgedError) Error() string {
+	return fmt.Sprintf("messages after sequence %d are no longer retained: the first available is %d", e.After, e.First)
+}
+
+// GapError means that the stream has a hole, or does not continue what was read
+// before: messages that were stored are gone. Nothing after it may be applied.
+type GapError struct {
+	Expected uint64 // the sequence that should have come
+	Found    uint64 // the sequence that came
+	Reason   string
+}
+
+// Error implements error.
+func (e *GapError) Error() string {
+	return fmt.Sprintf("the stream has a gap: sequence %d expected, found %d: %s", e.Expected, e.Found, e.Reason)
+}
+
+// StreamLostError means that the folder belongs to a stream that is not there, or that
+// another one is in its place.
+type StreamLostError struct {
+	Folder string
+	Marker string
+	Reason string
+}
+
+// Error implements error.
+func (e *StreamLostError) Error() string {
+	return fmt.Sprintf("the stream of data folder %s is lost: %s. Either restore the whole folder from a backup, "+
+		"or start a new stream: move the folder's content away, %s included, and start again; "+
+		"capture then reads everything that the sink has not committed again from the replication slot, "+
+		"which is complete if the slot was only confirmed for what the sink had applied",
+		e.Folder, e.Reason, e.Marker)
+}
