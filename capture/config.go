@@ -1,0 +1,113 @@
+package capture
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"time"
+)
+
+// Config says what to capture and how. The zero value of an optional field means its
+// default.
+type Config struct {
+	// SourceURL is a PostgreSQL connection URL; sslmode and the other parameters of
+	// libpq work in it. Required.
+	SourceURL string
+	// Slot and Publication are created when they do not exist. Required.
+	Slot, Publication string
+	// Tables are those to capture, at least one.
+	Tables []Table
+
+	// FrameBytes closes a frame; one record may exceed it. Larger frames cost less
+	// per row and wait longer for the disk. Defaults to 256 KiB.
+	FrameBytes int
+	// FrameDelay is how long a frame that is not empty waits for more once nothing
+	// comes in. While changes keep coming it may wait five times as long. Defaults
+	// to 2 ms.
+	FrameDelay time.Duration
+	// Window is how many frame buffers are kept for reuse; it should match the
+	// number of frames that the stream takes before it blocks. Defaults to 32.
+	Window int
+	// ReadBytes is the size of the socket buffer in this process. It grows for a
+	// single larger message and shrinks again. Defaults to 1 MiB.
+	ReadBytes int
+	// StatusInterval is the longest pause between two reports to the server. It is
+	// cut to a third of the server's wal_sender_timeout. Defaults to 10 s.
+	StatusInterval time.Duration
+	// ConnectTimeout bounds connecting. A connect_timeout in the URL wins.
+	// Defaults to 10 s.
+	ConnectTimeout time.Duration
+	// StatementTimeout bounds each statement of setup and of catalog look-ups.
+	// Defaults to 30 s.
+	StatementTimeout time.Duration
+	// LockTimeout bounds the wait of DDL on the publication for its locks, which
+	// others queue up behind. Defaults to 5 s.
+	LockTimeout time.Duration
+	// SlotTimeout bounds the creation of the slot, which waits for every
+	// transaction that is running. Defaults to 60 s.
+	SlotTimeout time.Duration
+	// BackoffMin and BackoffMax bound the wait before the next attempt after an
+	// error. They default to 250 ms and 15 s.
+	BackoffMin, BackoffMax time.Duration
+
+	// Logger defaults to slog.Default.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.FrameBytes = cmp.Or(c.FrameBytes, 256<<10)
+	c.FrameDelay = cmp.Or(c.FrameDelay, 2*time.Millisecond)
+	c.Window = cmp.Or(c.Window, 32)
+	c.ReadBytes = cmp.Or(c.ReadBytes, 1<<20)
+	c.StatusInterval = cmp.Or(c.StatusInterval, 10*time.Second)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 10*time.Second)
+	c.StatementTimeout = cmp.Or(c.StatementTimeout, 30*time.Second)
+	c.LockTimeout = cmp.Or(c.LockTimeout, 5*time.Second)
+	c.SlotTimeout = cmp.Or(c.SlotTimeout, time.Minute)
+	c.BackoffMin = cmp.Or(c.BackoffMin, 250*time.Millisecond)
+	c.BackoffMax = cmp.Or(c.BackoffMax, 15*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.Default()).With("component", "capture")
+	return c
+}
+
+// slotName is what PostgreSQL accepts (ReplicationSlotValidateName).
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// minReadBytes holds the longest message head and then some.
+const minReadBytes = 4 << 10
+
+func (c *Config) validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.SourceURL != "", "source URL is empty")
+	check(slotName.MatchString(c.Slot), "slot name %q: want 1 to 63 lower-case letters, digits and underscores", c.Slot)
+	check(c.Publication != "" && len(c.Publication) <= 63, "publication name %q: want 1 to 63 bytes", c.Publication)
+	check(len(c.Tables) > 0, "no tables to capture")
+	errs = append(errs, validateTables(c.Tables))
+	check(c.FrameBytes > 0 && c.FrameDelay > 0 && c.Window > 0, "frame bytes, frame delay and window must be positive")
+	check(c.ReadBytes >= minReadBytes, "read bytes %d: want at least %d", c.ReadBytes, minReadBytes)
+	check(c.StatusInterval > 0 && c.ConnectTimeout > 0 && c.StatementTimeout > 0 && c.LockTimeout > 0 && c.SlotTimeout > 0,
+		"timeouts must be positive")
+	check(c.BackoffMin > 0 && c.BackoffMax >= c.BackoffMin, "backoff: want 0 < min <= max")
+	return errors.Join(errs...)
+}
+
+func validateTables(tables []Table) error {
+	var errs []error
+	for i, t := range tables {
+		switch {
+		case t.Schema == "" || t.Name == "":
+			errs = append(errs, fmt.Errorf("table %q: want a schema and a name", t))
+		case slices.Contains(tables[:i], t):
+			errs = append(errs, fmt.Errorf("table %q is listed twice", t))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,232 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/capture/pgoutput"
+)
+
+// decode handles one message of pgoutput.
+func (s *session) decode(ctx context.Context, data []byte) error {
+	m := &s.msg
+	if err := pgoutput.Decode(data, m); err != nil {
+		return fmt.Errorf("decode after %s: %w", s.view.clear, err)
+	}
+	switch m.Kind {
+	case pgoutput.KindInsert, pgoutput.KindUpdate, pgoutput.KindDelete:
+		return s.row(ctx, m)
+	case pgoutput.KindBegin:
+		return s.begin(ctx, m)
+	case pgoutput.KindCommit:
+		return s.commit(m)
+	case pgoutput.KindRelation:
+		s.relation(m)
+	case pgoutput.KindTruncate:
+		return s.truncated(ctx, m)
+	case pgoutput.KindType, pgoutput.KindOrigin, pgoutput.KindMessage:
+		// Types are looked up in the catalog, origins do not matter, and messages
+		// are not asked for.
+	}
+	return nil
+}
+
+func (s *session) begin(ctx context.Context, m *pgoutput.Message) error {
+	commit := cdc.LSN(m.LSN)
+	if s.out.InTransaction() || commit <= s.began {
+		return fmt.Errorf("decode begin: transaction at %s inside or after the one at %s", commit, s.began)
+	}
+	s.began, s.touched = commit, false
+	s.view.open = true
+	if err := s.switchFilter(ctx, commit); err != nil {
+		return err
+	}
+	s.out.Begin(commit, m.Time+epoch2000, m.XID)
+	return nil
+}
+
+// switchFilter makes sure that the transaction is counted by the right set of tables,
+// and that the set is remembered before it counts.
+func (s *session) switchFilter(ctx context.Context, commit cdc.LSN) error {
+	s.c.mu.Lock()
+	wanted, version := s.c.tables, s.c.tablesVersion
+	s.c.mu.Unlock()
+	f := s.record.filterAt(commit)
+	if f == s.filter && version == s.version {
+		return nil
+	}
+	// A transaction that the stream may hold in part is counted as it was.
+	if commit > s.tail.Commit {
+		if !slices.Equal(f.Tables, wanted) {
+			if err := s.record.update(ctx, func(id *identity) { id.setFilter(wanted, commit, 0) }); err != nil {
+				return err
+			}
+			f = s.record.filterAt(commit)
+			s.c.log.InfoContext(ctx, "tables changed", "since", commit, "tables", wanted)
+		}
+		s.version = version
+	}
+	s.filter = f
+	return nil
+}
+
+func (s *session) commit(m *pgoutput.Message) error {
+	if !s.out.InTransaction() || cdc.LSN(m.LSN) != s.began {
+		return fmt.Errorf("decode commit: of the transaction at %s, the open one is at %s", cdc.LSN(m.LSN), s.began)
+	}
+	end := cdc.LSN(m.EndLSN)
+	s.starting()
+	s.out.Commit(end)
+	s.view.open = false
+	s.view.clear = max(s.view.clear, end)
+	if s.touched {
+		s.view.pending = max(s.view.pending, end)
+		s.count.transactions++
+	}
+	return nil
+}
+
+// starting notes when the first record of a frame is written.
+func (s *session) starting() {
+	if s.out.Empty() {
+		s.frameSince = time.Now()
+	}
+}
+
+// change finds out whether the next change of the transaction is to be written; it may
+// be in the stream already.
+func (s *session) change() bool {
+	s.touched, s.active = true, true
+	if s.out.Next().After(s.tail) {
+		s.starting()
+		return true
+	}
+	s.out.Skip()
+	s.count.skipped++
+	return false
+}
+
+func (s *session) row(ctx context.Context, m *pgoutput.Message) error {
+	t, err := s.table(m.Relation, m.Kind)
+	if err != nil || !t.tracked {
+		return err
+	}
+	if t.schema == nil {
+		if err := s.describe(ctx, t); err != nil {
+			return err
+		}
+	}
+	if !s.change() {
+		return nil
+	}
+	s.count.rows++
+	switch m.Kind {
+	case pgoutput.KindInsert:
+		return s.insert(t, m)
+	case pgoutput.KindUpdate:
+		return s.update(t, m)
+	default:
+		return s.remove(t, m)
+	}
+}
+
+// table returns the table of a change.
+func (s *session) table(oid uint32, kind pgoutput.Kind) (*table, error) {
+	if !s.out.InTransaction() {
+		return nil, fmt.Errorf("decode %s: outside of a transaction, after the one at %s", kind, s.began)
+	}
+	t := s.last
+	if t == nil || t.relation.oid != oid {
+		if t = s.tables[oid]; t == nil {
+			return nil, fmt.Errorf("decode %s: the server has not described the table with oid %d", kind, oid)
+		}
+		s.last = t
+	}
+	if t.filter != s.filter {
+		t.filter, t.tracked = s.filter, s.filter.has(t.name)
+	}
+	return t, nil
+}
+
+// truncated writes a truncate of those tables that are configured.
+func (s *session) truncated(ctx context.Context, m *pgoutput.Message) error {
+	s.truncate = s.truncate[:0]
+	for i := range m.Relations.Len() {
+		t, err := s.table(m.Relations.At(i), m.Kind)
+		if err != nil {
+			return err
+		}
+		if !t.tracked {
+			continue
+		}
+		if t.schema == nil {
+			if err := s.describe(ctx, t); err != nil {
+				return err
+			}
+		}
+		s.truncate = append(s.truncate, t.schema)
+	}
+	if len(s.truncate) == 0 || !s.change() {
+		return nil
+	}
+	s.count.truncates++
+	s.out.Truncate(m.Flags, s.truncate)
+	return nil
+}
+
+// relation takes the description of a table. The schema is made when a change needs it:
+// most tables of a publication may be of no interest.
+func (s *session) relation(m *pgoutput.Message) {
+	t := &table{name: Table{Schema: string(m.Namespace), Name: string(m.Name)}}
+	if t.name.Schema == "" {
+		t.name.Schema = "pg_catalog"
+	}
+	t.relation = relation{oid: m.Relation, table: t.name, identity: m.ReplicaIdentity}
+	for columns := m.Columns; ; {
+		col, ok := columns.Next()
+		if !ok {
+			break
+		}
+		t.relation.columns = append(t.relation.columns, relationColumn{name: string(col.Name), identity: col.Identity, oid: col.OID, mod: col.Mod})
+	}
+	s.last = nil
+	// Also when it repeats what was known: it comes after an invalidation, and what
+	// the catalog adds, a primary key for example, may have changed.
+	s.tables[m.Relation] = t
+}
+
+// describe makes the schema of a table and stores it before it is used.
+func (s *session) describe(ctx context.Context, t *table) error {
+	c := s.c
+	var schema *cdc.Schema
+	var stale bool
+	err := c.source.with(ctx, func(conn *pgx.Conn) (err error) {
+		schema, stale, err = describe(ctx, conn, &t.relation, c.latest[t.relation.oid])
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("describe table %s: %w", t.name, err)
+	}
+	if stale {
+		c.log.DebugContext(ctx, "the catalog does not match the stream yet or any more; key taken from the stream", "table", t.name.String())
+	}
+	if known := c.schemas[schema.Fingerprint()]; known != nil {
+		schema = known
+	}
+	if err := c.stream.PutSchema(ctx, schema); err != nil {
+		return fmt.Errorf("store schema of %s: %w", t.name, err)
+	}
+	c.schemas[schema.Fingerprint()] = schema
+	c.latest[schema.OID] = schema
+	t.schema = schema
+	t.isKey = make([]bool, len(schema.Columns))
+	for _, k := range schema.Key {
+		t.isKey[k] = true
+	}
+	return nil
+}

@@ -1,0 +1,51 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// SetupError says what about the source prevents streaming. Each problem is one line
+// that says what to run.
+type SetupError struct {
+	Problems []string
+}
+
+// Error returns one problem per line.
+func (e *SetupError) Error() string { return strings.Join(e.Problems, "\n") }
+
+// setupProblem is a SetupError of one line.
+func setupProblem(format string, args ...any) error {
+	return &SetupError{Problems: []string{fmt.Sprintf(format, args...)}}
+}
+
+// IdentityError tells that the server, its slot, the stream and the sink do not belong
+// together any more, so that going on would lose changes. Nothing is changed and
+// nothing is streamed until an operator has acted.
+type IdentityError struct {
+	// Reason says what does not fit, Recovery what to do about it.
+	Reason, Recovery string
+}
+
+// Error returns reason and recovery.
+func (e *IdentityError) Error() string {
+	return "refuse to stream: " + e.Reason + ". Recovery: " + e.Recovery
+}
+
+// oneLine prints an error of PostgreSQL in one line, with detail and hint.
+func oneLine(err error) string {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		text := pgErr.Message
+		if pgErr.Detail != "" {
+			text += ". " + pgErr.Detail
+		}
+		if pgErr.Hint != "" {
+			text += ". Hint: " + pgErr.Hint
+		}
+		return strings.ReplaceAll(text, "\n", " ") + " (SQLSTATE " + pgErr.Code + ")"
+	}
+	return strings.ReplaceAll(err.Error(), "\n", " ")
+}

@@ -1,0 +1,225 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// start is what a session starts with.
+type start struct {
+	conn      *pgconn.PgConn // for replication, idle
+	slot      cdc.LSN        // confirmed by it
+	tail      cdc.Tail
+	record    *record
+	keepAlive time.Duration // wal_sender_timeout, zero if it is off
+	schemas   []*cdc.Schema
+}
+
+// prepare checks everything, sets up what is missing, and connects.
+func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
+	c.setState(StateSetup, "connecting to "+c.source.addr)
+	st := &start{}
+	if st.record, err = loadRecord(ctx, c.stream); err != nil {
+		return nil, err
+	}
+	if st.tail, err = c.stream.Tail(ctx); err != nil {
+		return nil, fmt.Errorf("read the end of the stream: %w", err)
+	}
+	var srv *server
+	if err := c.source.with(ctx, func(conn *pgx.Conn) error {
+		srv, err = checkServer(ctx, conn)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if st.conn, err = c.source.connectReplication(ctx); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.hangUp(ctx, st.conn)
+		}
+	}()
+	p := &place{tail: st.tail}
+	if cp, ok := c.progress.Checkpoint(); ok {
+		p.applied = cp.End
+	}
+	sys, err := identify(ctx, st.conn, st.record.get())
+	if err != nil {
+		return nil, err
+	}
+	if err = checkSystem(st.record.get(), srv, sys, p); err != nil {
+		return nil, err
+	}
+	err = c.source.with(ctx, func(conn *pgx.Conn) error { return c.setUp(ctx, conn, srv, st, p) })
+	if err != nil {
+		return nil, err
+	}
+	if err = c.remember(ctx, srv, sys, st, p); err != nil {
+		return nil, err
+	}
+	if err = c.stream.PutTables(ctx, st.schemas); err != nil {
+		return nil, fmt.Errorf("store the schemas of the tables: %w", err)
+	}
+	st.keepAlive, err = walSenderTimeout(ctx, st.conn)
+	return st, err
+}
+
+// setUp checks tables, publication and slot, all of them before anything is changed,
+// and creates what is missing. The publication comes before the slot: PostgreSQL cannot
+// decode changes that are older than the publication.
+func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *start, p *place) error {
+	id, tables := st.record.get(), c.Tables()
+	infos, err := readTables(ctx, conn, tables)
+	if err != nil {
+		return err
+	}
+	var out problems
+	for i := range infos {
+		infos[i].check(&out)
+	}
+	pub, err := readPublication(ctx, conn, srv.version, c.cfg.Publication, infos)
+	if err != nil {
+		return err
+	}
+	if p.slot, err = readSlot(ctx, conn, c.cfg.Slot); err != nil {
+		return err
+	}
+	if err := checkSlot(id, p); err != nil {
+		return err
+	}
+	if err := pub.check(infos, id, &out); err != nil {
+		return err
+	}
+	switch {
+	case p.slot != nil:
+		p.slot.check(srv.database, &out)
+	case srv.slotsFree <= 0:
+		out.add("Failed to setup replication slot '%s': all max_replication_slots are in use. Drop one that is not needed, or raise max_replication_slots and restart PostgreSQL", c.cfg.Slot)
+	}
+	if srv.sendersFree < 0 {
+		out.add("All max_wal_senders are in use. Raise max_wal_senders and restart PostgreSQL")
+	}
+	if err := out.err(); err != nil {
+		return err
+	}
+	c.warn(ctx, infos, pub)
+	if err := pub.ensure(ctx, conn, infos); err != nil {
+		return err
+	}
+	if p.slot == nil {
+		c.setState(StateSetup, fmt.Sprintf("creating slot %s; this waits for running transactions", c.cfg.Slot))
+		if err := c.createSlot(ctx, conn); err != nil {
+			return err
+		}
+		c.log.InfoContext(ctx, "slot created", "slot", c.cfg.Slot)
+		if p.slot, err = readSlot(ctx, conn, c.cfg.Slot); err != nil {
+			return err
+		}
+		if p.slot == nil || p.slot.Confirmed == nil {
+			return fmt.Errorf("create slot %q: it is not there", c.cfg.Slot)
+		}
+	}
+	st.schemas, err = c.describeTables(ctx, conn, srv.version, infos)
+	return err
+}
+
+func (c *Capture) describeTables(ctx context.Context, conn *pgx.Conn, version int, infos []tableInfo) ([]*cdc.Schema, error) {
+	schemas := make([]*cdc.Schema, len(infos))
+	for i := range infos {
+		r, err := catalogRelation(ctx, conn, version, c.cfg.Publication, &infos[i])
+		if err != nil {
+			return nil, err
+		}
+		s, _, err := describe(ctx, conn, r, nil)
+		if err != nil {
+			return nil, err
+		}
+		schemas[i] = s
+	}
+	return schemas, nil
+}
+
+// warn logs what works but may not be what was meant, once per table.
+func (c *Capture) warn(ctx context.Context, infos []tableInfo, pub *publication) {
+	for _, t := range infos {
+		name := t.table.String()
+		if c.warned[name] {
+			continue
+		}
+		c.warned[name] = true
+		if t.toast && t.identity != "f" {
+			c.log.WarnContext(ctx, "large values that an update does not touch are not sent; REPLICA IDENTITY FULL would send them",
+				"table", name, "run", "ALTER TABLE "+t.table.sqlName()+" REPLICA IDENTITY FULL")
+		}
+		if !t.readable {
+			c.log.WarnContext(ctx, "the role may not read the table; streaming works, copying existing rows will not",
+				"table", name, "run", "GRANT SELECT ON "+t.table.sqlName()+" TO <role>")
+		}
+	}
+	if len(pub.filtered) > 0 && !c.warned[""] {
+		c.warned[""] = true
+		c.log.WarnContext(ctx, "the publication leaves out rows or columns", "publication", pub.name, "tables", pub.filtered)
+	}
+}
+
+// remember stores who the server is before the first frame is published.
+func (c *Capture) remember(ctx context.Context, srv *server, sys *system, st *start, p *place) error {
+	st.slot = *p.slot.Confirmed
+	tables := c.Tables()
+	first := st.record.get() == nil
+	since := cdc.LSN(0)
+	if !st.tail.Empty {
+		// The transaction at the end of the stream may be cut off; it is counted
+		// as it was.
+		since = st.tail.Last.Commit + 1
+	}
+	err := st.record.update(ctx, func(id *identity) {
+		id.SystemID, id.Timeline = sys.id, sys.timeline
+		id.Database, id.DatabaseOID = srv.database, srv.databaseOID
+		id.Slot, id.Publication, id.Epoch = c.cfg.Slot, c.cfg.Publication, c.stream.Epoch()
+		if first {
+			id.Confirmed = st.slot
+		}
+		id.Published = slices.Clone(tables)
+		id.setFilter(tables, since, st.slot)
+	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.record = st.record
+	c.status.Confirmed, c.status.WALStatus = st.slot, p.slot.WALStatus
+	c.mu.Unlock()
+	return nil
+}
+
+// walSenderTimeout asks how long the server waits for a report.
+func walSenderTimeout(ctx context.Context, conn *pgconn.PgConn) (time.Duration, error) {
+	results, err := conn.Exec(ctx, "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
+	if err != nil {
+		return 0, fmt.Errorf("read wal_sender_timeout: %w", err)
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return 0, fmt.Errorf("read wal_sender_timeout: no such setting")
+	}
+	ms, err := strconv.Atoi(string(results[0].Rows[0][0]))
+	if err != nil {
+		return 0, fmt.Errorf("read wal_sender_timeout: %w", err)
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
+func (c *Capture) hangUp(ctx context.Context, conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // It is given up whatever Close says.
+}

@@ -1,0 +1,183 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// problems collects what prevents streaming.
+type problems []string
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
+
+func (p problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return &SetupError{Problems: p}
+}
+
+// take moves the problems of a SetupError over and returns any other error.
+func (p *problems) take(err error) error {
+	if setup, ok := errors.AsType[*SetupError](err); ok {
+		*p = append(*p, setup.Problems...)
+		return nil
+	}
+	return err
+}
+
+// minVersion is the oldest server: publish_via_partition_root and wal_status came
+// with it.
+const minVersion = 130000
+
+// server is what preflight learns about the server as a whole.
+type server struct {
+	version     int
+	standby     bool
+	database    string
+	databaseOID uint32
+	replication bool // the role may replicate
+	role        string
+	walLevel    string
+	slotsFree   int
+	sendersFree int
+}
+
+const serverQuery = `
+SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), d.datname::text, d.oid,
+       current_user::text, current_setting('wal_level'),
+       COALESCE((SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), false)
+         OR COALESCE((SELECT bool_or(pg_has_role(current_user, oid, 'member')) FROM pg_roles WHERE rolname = 'rds_replication'), false),
+       current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots),
+       current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication)
+FROM pg_database d WHERE d.datname = current_database()`
+
+// checkServer refuses a server that cannot stream at all.
+func checkServer(ctx context.Context, conn *pgx.Conn) (*server, error) {
+	var s server
+	err := conn.QueryRow(ctx, serverQuery).Scan(&s.version, &s.standby, &s.database, &s.databaseOID,
+		&s.role, &s.walLevel, &s.replication, &s.slotsFree, &s.sendersFree)
+	if err != nil {
+		return nil, fmt.Errorf("read server settings: %w", err)
+	}
+	var p problems
+	if s.version < minVersion {
+		p.add("PostgreSQL %d is too old: version 13 or newer is needed", s.version/10000)
+	}
+	if s.walLevel != "logical" {
+		p.add("wal_level is '%s', 'logical' is needed. Run as superuser: ALTER SYSTEM SET wal_level = 'logical'; then restart PostgreSQL", s.walLevel)
+	}
+	if !s.replication {
+		p.add("Role '%s' must not replicate. Run as superuser: ALTER ROLE %s REPLICATION (on Amazon RDS: GRANT rds_replication TO %s)",
+			s.role, quote(s.role), quote(s.role))
+	}
+	return &s, p.err()
+}
+
+// quote quotes an identifier; several parts become a qualified name.
+func quote(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
+
+// sqlName is the quoted, qualified name of the table.
+func (t Table) sqlName() string { return quote(t.Schema, t.Name) }
+
+// sqlNames lists tables for SQL.
+func sqlNames(tables []Table) string {
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		names[i] = t.sqlName()
+	}
+	return strings.Join(names, ", ")
+}
+
+// tableInfo is what preflight learns about one table.
+type tableInfo struct {
+	table       Table
+	oid         uint32
+	kind        string // pg_class.relkind
+	persistence string
+	identity    string // pg_class.relreplident
+	partitionOf string // the topmost ancestor, quoted, "" if it is no partition
+	readable    bool
+	primary     bool // has a primary key that can serve as identity
+	deferrable  bool // has a primary key that cannot
+	index       bool // has a usable replica identity index
+	candidate   string
+	toast       bool
+}
+
+const tablesQuery = `
+SELECT w.nsp, w.rel, COALESCE(c.oid, 0), COALESCE(c.relkind::text, ''), COALESCE(c.relpersistence::text, ''),
+       COALESCE(c.relreplident::text, ''),
+       COALESCE((SELECT a.relid::regclass::text FROM pg_partition_ancestors(c.oid) WITH ORDINALITY a(relid, depth)
+                 WHERE c.relispartition ORDER BY a.depth DESC LIMIT 1), ''),
+       COALESCE(has_table_privilege(c.oid, 'SELECT'), false),
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND (i.indimmediate OR c.relreplident = 'f')),
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate),
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid),
+       COALESCE((SELECT quote_ident(x.relname) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+                 WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid AND NOT i.indisprimary
+                   AND i.indpred IS NULL AND i.indexprs IS NULL
+                   AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
+                 ORDER BY i.indnkeyatts, x.relname LIMIT 1), ''),
+       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'e'))
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nsp, rel, ord)
+LEFT JOIN pg_namespace n ON n.nspname = w.nsp
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.rel
+ORDER BY w.ord`
+
+// readTables looks the tables up.
+func readTables(ctx context.Context, conn *pgx.Conn, tables []Table) ([]tableInfo, error) {
+	namespaces, names := make([]string, len(tables)), make([]string, len(tables))
+	for i, t := range tables {
+		namespaces[i], names[i] = t.Schema, t.Name
+	}
+	rows, err := conn.Query(ctx, tablesQuery, namespaces, names)
+	if err != nil {
+		return nil, fmt.Errorf("look up tables: %w", err)
+	}
+	infos, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i tableInfo, err error) {
+		return i, row.Scan(&i.table.Schema, &i.table.Name, &i.oid, &i.kind, &i.persistence, &i.identity, &i.partitionOf,
+			&i.readable, &i.primary, &i.deferrable, &i.index, &i.candidate, &i.toast)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up tables: %w", err)
+	}
+	return infos, nil
+}
+
+// check refuses a table whose changes cannot be captured row by row.
+func (i *tableInfo) check(p *problems) {
+	t, sql := i.table, i.table.sqlName()
+	switch {
+	case i.oid == 0:
+		p.add("Table '%s' not found in PostgreSQL. Verify the table exists and is accessible.", t)
+		return
+	case i.kind != "r" && i.kind != "p":
+		p.add("Table '%s' is not an ordinary or partitioned table (relkind '%s'): logical replication does not carry it. List the tables beneath it", t, i.kind)
+		return
+	case i.persistence != "p":
+		p.add("Table '%s' is unlogged or temporary: its changes are not in the WAL. Run: ALTER TABLE %s SET LOGGED", t, sql)
+		return
+	}
+	switch {
+	case i.identity == "n":
+		p.add("Table '%s' has REPLICA IDENTITY NOTHING: updates and deletes would not say which row. Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT", t, sql)
+	case i.identity == "i" && i.index, i.identity != "i" && i.primary:
+	case i.identity == "i":
+		p.add("Table '%s' has lost its replica identity index. Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT (needs a primary key), or REPLICA IDENTITY USING INDEX <unique index>", t, sql)
+	case i.deferrable:
+		p.add("Table '%s' has a DEFERRABLE primary key, which cannot identify rows in the WAL. Run: ALTER TABLE %s REPLICA IDENTITY FULL", t, sql)
+	case i.identity == "f" && i.candidate == "":
+		p.add("Table '%s' has no primary key. Run: ALTER TABLE %s ADD PRIMARY KEY (<columns>); REPLICA IDENTITY FULL alone does not say which rows are the same", t, sql)
+	default:
+		index := i.candidate
+		if index == "" {
+			index = "<unique index over NOT NULL columns>"
+		}
+		p.add("Table '%s' has no usable key. Run one of: ALTER TABLE %s ADD PRIMARY KEY (<columns>); or ALTER TABLE %s REPLICA IDENTITY USING INDEX %s", t, sql, sql, index)
+	}
+}

@@ -1,0 +1,168 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// source connects to the server: for SQL, on one connection that is kept, and for
+// replication, on a new one each time.
+type source struct {
+	cfg  *Config
+	sql  *pgx.ConnConfig
+	addr string
+	turn chan struct{} // holds one token: the right to use conn
+	conn *pgx.Conn
+}
+
+func newSource(cfg *Config) (*source, error) {
+	sql, err := pgx.ParseConfig(cfg.SourceURL)
+	if err != nil {
+		// The error may quote parts of the URL, the password among them.
+		return nil, errors.New("source URL is not a valid PostgreSQL connection URL: want postgres://user:password@host:5432/database, with special characters in user and password percent-encoded")
+	}
+	if sql.ConnectTimeout == 0 {
+		sql.ConnectTimeout = cfg.ConnectTimeout
+	}
+	sql.DialFunc = dial
+	delete(sql.RuntimeParams, "replication")
+	s := &source{cfg: cfg, sql: sql, addr: hosts(&sql.Config), turn: make(chan struct{}, 1)}
+	s.turn <- struct{}{}
+	return s, nil
+}
+
+// dial opens a connection that notices a dead peer by itself: nothing above it may set
+// deadlines while it waits for changes.
+func dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 6}}
+	conn, err := d.DialContext(ctx, network, addr)
+	if err == nil {
+		tuneSocket(conn)
+	}
+	return conn, err
+}
+
+// hosts prints where a configuration leads to, without user and password.
+func hosts(c *pgconn.Config) string {
+	list := []string{hostPort(c.Host, c.Port)}
+	for _, f := range c.Fallbacks {
+		if h := hostPort(f.Host, f.Port); !slices.Contains(list, h) {
+			list = append(list, h)
+		}
+	}
+	return strings.Join(list, ",")
+}
+
+func hostPort(host string, port uint16) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// settings fix the text form of values, which is the form they travel in, whatever the
+// server's, database's or role's defaults are.
+var settings = map[string]string{
+	"application_name":   "dbmazz",
+	"client_encoding":    "UTF8",
+	"DateStyle":          "ISO, YMD",
+	"IntervalStyle":      "postgres",
+	"TimeZone":           "UTC",
+	"extra_float_digits": "3",
+	"bytea_output":       "hex",
+	"lc_monetary":        "C",
+}
+
+// connectSQL opens a connection for statements.
+func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
+	cfg := s.sql.Copy()
+	cfg.RuntimeParams["application_name"] = "dbmazz"
+	cfg.RuntimeParams["client_encoding"] = "UTF8"
+	cfg.RuntimeParams["statement_timeout"] = strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10)
+	cfg.RuntimeParams["lock_timeout"] = strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10)
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, s.connectError(err)
+	}
+	return conn, nil
+}
+
+// connectReplication opens a connection that speaks the replication protocol.
+func (s *source) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
+	cfg := s.sql.Config.Copy()
+	for name, value := range settings {
+		cfg.RuntimeParams[name] = value
+	}
+	cfg.RuntimeParams["replication"] = "database"
+	// A role's default could end the session or a long decode.
+	cfg.RuntimeParams["statement_timeout"] = "0"
+	cfg.RuntimeParams["idle_session_timeout"] = "0"
+	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == "42704" {
+		// idle_session_timeout came with PostgreSQL 14.
+		delete(cfg.RuntimeParams, "idle_session_timeout")
+		conn, err = pgconn.ConnectConfig(ctx, cfg)
+	}
+	if err != nil {
+		return nil, s.connectError(err)
+	}
+	return conn, nil
+}
+
+// connectError says where connecting failed and why, never with which password.
+func (s *source) connectError(err error) error {
+	cause := oneLine(err)
+	if connErr, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		if _, isServer := errors.AsType[*pgconn.PgError](err); !isServer && connErr.Unwrap() != nil {
+			cause = oneLine(connErr.Unwrap())
+		}
+	}
+	return setupProblem("PostgreSQL connection failed to '%s': %s", s.addr, cause)
+}
+
+// with runs f with the connection that is kept, which it opens when needed. After an
+// error the connection is closed, so that the next use starts afresh.
+func (s *source) with(ctx context.Context, f func(*pgx.Conn) error) error {
+	select {
+	case <-s.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { s.turn <- struct{}{} }()
+	if s.conn != nil && s.conn.IsClosed() {
+		s.conn = nil
+	}
+	if s.conn == nil {
+		conn, err := s.connectSQL(ctx)
+		if err != nil {
+			return err
+		}
+		s.conn = conn
+	}
+	err := f(s.conn)
+	if err != nil {
+		s.drop(ctx)
+	}
+	return err
+}
+
+// close closes the connection that is kept, when nobody uses it any more.
+func (s *source) close(ctx context.Context) {
+	<-s.turn
+	defer func() { s.turn <- struct{}{} }()
+	if s.conn != nil {
+		s.drop(ctx)
+	}
+}
+
+func (s *source) drop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = s.conn.Close(ctx) // It is given up whatever Close says.
+	s.conn = nil
+}
