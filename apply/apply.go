@@ -82,8 +82,11 @@ type Apply struct {
 	calls    int // calls of the sink that are running
 	rescan   bool
 	status   Status
-	latency  latency
-	changed  chan struct{} // closed and replaced when anything above changes
+	// collected and loading are the commit times of the oldest changes that wait
+	// and that are being loaded.
+	collected, loading time.Time
+	latency            latency
+	changed            chan struct{} // closed and replaced when anything above changes
 }
 
 // New returns an apply stage. It does nothing before Run.
@@ -131,6 +134,9 @@ func (a *Apply) graceful(ctx context.Context) (context.Context, context.CancelFu
 	})
 	return work, func() { stop(); cancel() }
 }
+
+// Start says whether apply begins paused. It is called before Run.
+func (a *Apply) Start(paused bool) { a.control(func() { a.paused = paused }) }
 
 // Pause stops applying. It returns once no call of the sink is running, or with the
 // error of ctx while one still is; nothing new begins in either case.

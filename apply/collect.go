@@ -68,6 +68,11 @@ func (c *collector) add(frame *cdc.Frame, schemas []*cdc.Schema, sequence uint64
 	if h.Epoch != c.epoch {
 		return fmt.Errorf("message %d is of epoch %q, the stream is of epoch %q: it was put there by another pipeline", sequence, h.Epoch, c.epoch)
 	}
+	if c.last.IsZero() && c.end == 0 {
+		// Nothing was applied yet: the history begins where the stream does. Only
+		// what is applied is ever purged from its front.
+		c.last, c.end = h.Prev, h.Prev.Commit
+	}
 	if h.Prev.After(c.last) && h.Prev.Commit > c.end {
 		return fmt.Errorf("%w: message %d starts after %s, but the changes before it are known only up to %s", ErrGap, sequence, h.Prev, c.last)
 	}

@@ -62,7 +62,9 @@ func (m *memStream) Schema(_ context.Context, f cdc.Fingerprint) (*cdc.Schema, e
 	}
 	return s, nil
 }
-func (m *memStream) Tables(context.Context) ([]*cdc.Schema, error) { return nil, nil }
+func (m *memStream) Tables(context.Context) (<-chan []*cdc.Schema, error) {
+	return make(chan []*cdc.Schema), nil
+}
 
 func (m *memStream) LoadState(context.Context) ([]byte, uint64, error) {
 	m.mu.Lock()
@@ -376,7 +378,7 @@ func TestRandomHistoriesReachTheSinkExactlyThroughCrashesAndLostAnswers(t *testi
 		for _, s := range o.schemas {
 			stream.schemas[s.Fingerprint()] = s
 		}
-		w := cdc.NewWriter("e1", cdc.Position{}, 0)
+		w := cdc.NewWriter("e1", cdc.Position{Commit: 0x80}, 0x80)
 		w.Reset(nil)
 		tail := cdc.Tail{Empty: true}
 		flush := func() {

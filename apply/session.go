@@ -49,7 +49,7 @@ func (a *Apply) session(ctx, work context.Context) error {
 		},
 		loaded: a.loaded,
 	}
-	if err := a.ready(ctx, load); err != nil {
+	if err := load.attempt(ctx, "connect to the sink", a.sink.Check); err != nil {
 		return err
 	}
 	s := &session{
@@ -60,28 +60,27 @@ func (a *Apply) session(ctx, work context.Context) error {
 		return err
 	}
 	defer s.consumer.Close()
+	tables, err := a.stream.Tables(ctx)
+	if err != nil {
+		return fmt.Errorf("watch the list of tables: %w", err)
+	}
+	a.update(func(s *Status) { s.Detail = "Waiting for the list of tables" })
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.read(ctx) })
 	group.Go(func() error { return s.collect(ctx) })
-	group.Go(func() error { return s.load(ctx, work, load) })
+	group.Go(func() error { return s.load(ctx, work, load, tables) })
 	return group.Wait()
 }
 
-// ready checks the sink and prepares the tables that capture has announced.
-func (a *Apply) ready(ctx context.Context, load *loader) error {
-	if err := load.attempt(ctx, "connect to the sink", a.sink.Check); err != nil {
-		return err
-	}
-	tables, err := a.stream.Tables(ctx)
-	if err != nil {
-		return fmt.Errorf("load the list of tables: %w", err)
-	}
-	for _, s := range tables {
-		if err := load.prepare(ctx, s); err != nil {
+// announced prepares the tables that capture is set to. Apply is ready once it has done
+// so for the first time.
+func (s *session) announced(ctx context.Context, load *loader, tables []*cdc.Schema) error {
+	for _, t := range tables {
+		if err := load.prepare(ctx, t); err != nil {
 			return err
 		}
 	}
-	a.update(func(s *Status) { s.Ready, s.State, s.Detail = true, Applying, "Replicating" })
+	s.update(func(st *Status) { st.Ready, st.State, st.Detail = true, Applying, "Replicating" })
 	return nil
 }
 
@@ -198,12 +197,12 @@ func (s *session) collect(ctx context.Context) error {
 				s.control(func() { s.rescan = true })
 			}
 			p.added(time.Now())
-			s.waiting(len(c.changes))
+			s.waiting(c)
 		case <-want:
 			b := c.cut(n, checkpoint)
 			checkpoint = b.checkpoint
 			p.taken(time.Now(), c)
-			s.waiting(len(c.changes))
+			s.waiting(c)
 			s.cut <- b
 		case <-timer.C:
 		case <-changed:
@@ -234,26 +233,59 @@ func (s *session) recovered() {
 	}
 }
 
-func (s *session) waiting(n int) {
+// waiting shows how much is collected and not yet taken.
+func (s *session) waiting(c *collector) {
 	s.mu.Lock()
-	s.status.Waiting = n
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.status.Waiting, s.collected = len(c.changes), commitTime(c.frames)
+	s.status.oldest(s.collected, s.loading)
 }
 
-// load asks for batches and applies them.
-func (s *session) load(ctx, work context.Context, load *loader) error {
+// taken shows the batch that is being applied, nil after the last one.
+func (s *session) taken(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loading = time.Time{}
+	if b != nil && len(b.changes) > 0 {
+		s.loading = commitTime(b.frames)
+	}
+	s.status.oldest(s.collected, s.loading)
+}
+
+// commitTime returns that of the first frame which has changes, zero if none has.
+func commitTime(frames []frameEnd) time.Time {
+	for _, f := range frames {
+		if f.changes > 0 {
+			return time.UnixMicro(f.commitTime)
+		}
+	}
+	return time.Time{}
+}
+
+// load asks for batches and applies them, and prepares tables in between.
+func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []*cdc.Schema) error {
 	for {
 		var b batch
 		select {
+		case list, ok := <-tables:
+			if !ok {
+				return errors.New("the list of tables cannot be watched any more")
+			}
+			if err := s.announced(ctx, load, list); err != nil {
+				return err
+			}
+			continue
 		case s.want <- struct{}{}:
 			b = <-s.cut
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		s.taken(&b)
 		if err := load.load(work, &b); err != nil {
 			return err
 		}
 		s.applied(&b, time.Now())
+		s.taken(nil)
 		if err := s.consumer.Ack(work, b.checkpoint.Sequence); err != nil {
 			return fmt.Errorf("acknowledge message %d: %w", b.checkpoint.Sequence, err)
 		}

@@ -33,12 +33,16 @@ type Status struct {
 	Changes    uint64 // changes of rows, and truncates, that the sink has committed
 	Batches    uint64
 	Loads      uint64 // requests to the sink that committed rows
-	Retries    uint64
+	Retries    uint64 // requests that were repeated or resolved
+	Failures   uint64 // calls of the sink that ended in an error and were tried again
 	Bytes      uint64 // of request bodies
 	// Waiting is how many changes are in memory and not yet in a batch.
 	Waiting   int
 	Restarts  int
 	LastBatch time.Time
+	// OldestCommit is when the oldest transaction was committed at the source that
+	// is in memory here and not yet in the sink; zero if there is none.
+	OldestCommit time.Time
 	// P50 and P99 are the times from commit at the source to commit in the sink,
 	// of the changes of the last minute. They include the difference between the
 	// two hosts' clocks.
@@ -52,6 +56,14 @@ func (s *Status) clear(what string) {
 	if s.Err != "" && (s.errOf == what || what == "") {
 		s.Err, s.errOf, s.Since = "", "", time.Time{}
 	}
+}
+
+// oldest sets OldestCommit to the earlier of two times that may be zero.
+func (s *Status) oldest(a, b time.Time) {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		a = b
+	}
+	s.OldestCommit = a
 }
 
 // Status returns a snapshot.
@@ -93,7 +105,7 @@ func (a *Apply) failed(what string, err error) {
 		s.Err, s.errOf = err.Error(), what
 		if what != "" {
 			s.Err = what + ": " + s.Err
-			s.Retries++
+			s.Failures++
 		}
 	})
 }

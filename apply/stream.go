@@ -21,9 +21,10 @@ type Stream interface {
 	// Schema returns the schema with this fingerprint, for frames that use one
 	// without carrying its definition.
 	Schema(ctx context.Context, fingerprint cdc.Fingerprint) (*cdc.Schema, error)
-	// Tables returns the schemas of the tables that capture is set to, as far as
-	// it has said, so that targets are ready before their first row.
-	Tables(ctx context.Context) ([]*cdc.Schema, error)
+	// Tables delivers the schemas of the tables that capture is set to, as soon as
+	// it has said and whenever that changes, so that targets are ready before
+	// their first row. The channel is closed when ctx is done.
+	Tables(ctx context.Context) (<-chan []*cdc.Schema, error)
 	// LoadState returns what SaveState stored last, and its revision; nil and
 	// zero when there is nothing.
 	LoadState(ctx context.Context) (value []byte, revision uint64, err error)

@@ -1,0 +1,266 @@
+package starrocks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/dbmazz/dbmazz/apply"
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// synced is the form of dbmazz_synced_at.
+const synced = "2006-01-02 15:04:05.000000"
+
+// group is the rows of a batch that go into loads with the same columns.
+type group struct {
+	as form
+	// partial asks for a partial update, with the columns of list.
+	partial bool
+	list    string
+	// whole tells that the group is one load, whatever its size: its bytes depend
+	// on what the sink held before, so no cut may depend on them.
+	whole bool
+	rows  []int32
+}
+
+// Apply implements [apply.Sink].
+func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result, error) {
+	l, err := s.layoutOf(batch.Schema)
+	if err != nil {
+		return apply.Result{}, err
+	}
+	run := &applyRun{
+		sink: s, layout: l, batch: batch,
+		writer: newWriter(l, s.config.DeleteMode, batch.SyncedAt.UTC().Format(synced)),
+	}
+	groups, err := run.plan()
+	if err != nil {
+		return apply.Result{}, err
+	}
+	buffer := s.buffer(batch.Bytes)
+	defer func() { s.buffers.Put(buffer) }()
+	for _, g := range groups {
+		if err := run.apply(ctx, g, buffer); err != nil {
+			return run.result, err
+		}
+	}
+	return run.result, nil
+}
+
+func (s *Sink) layoutOf(schema *cdc.Schema) (*layout, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.layouts[keyOf(schema)]
+	if l == nil {
+		return nil, fmt.Errorf("apply changes of table %s: Prepare was not called for this schema", schema.Name())
+	}
+	return l, nil
+}
+
+// buffer returns room for a body, of about the size that the batch needs.
+func (s *Sink) buffer(batchBytes int) *[]byte {
+	if b, ok := s.buffers.Get().(*[]byte); ok {
+		return b
+	}
+	const sizeMin = 64 << 10
+	b := make([]byte, 0, min(max(2*batchBytes, sizeMin), s.config.MaxBodyBytes+sizeMin))
+	return &b
+}
+
+// applyRun is one call of Apply.
+type applyRun struct {
+	sink   *Sink
+	layout *layout
+	batch  *apply.TableBatch
+	writer *writer
+	loads  int // labels given out
+	result apply.Result
+}
+
+// plan cuts the batch into groups. What group a row is in, and the order of groups,
+// depend on nothing but the rows and the mode.
+//
+// Rows that moved come first, with all deletes that need no partial update: their
+// unchanged values are read from the sink before anything of the batch is there.
+func (a *applyRun) plan() ([]*group, error) {
+	skip, err := a.foldKeys()
+	if err != nil {
+		return nil, err
+	}
+	l, hard := a.layout, a.sink.config.DeleteMode == DeleteHard
+	full := &group{as: formFull}
+	moved := &group{as: formFull, whole: true}
+	if l.foreign {
+		full.list = l.list("", hard)
+		moved.list = full.list
+	}
+	anyMoved := false
+	for i := range a.batch.Rows {
+		anyMoved = anyMoved || len(a.batch.Rows[i].MovedFrom) > 0
+	}
+	var partials []*group
+	bySet := map[string]*group{}
+	absent := make([]byte, (len(l.columns)+7)/8)
+	for i := range a.batch.Rows {
+		if skip != nil && skip[i] {
+			continue
+		}
+		row := &a.batch.Rows[i]
+		g := full
+		switch {
+		case len(row.MovedFrom) > 0:
+			g = moved
+		case row.Op == apply.OpDelete && (hard || !row.KeyOnly):
+			if anyMoved {
+				g = moved
+			}
+		case row.Op == apply.OpDelete || row.Partial:
+			if err := l.absent(absent, row); err != nil {
+				return nil, err
+			}
+			if g = bySet[string(absent)]; g == nil {
+				g = &group{as: formPresent, partial: true, list: l.list(string(absent), false)}
+				bySet[string(absent)] = g
+				partials = append(partials, g)
+			}
+		}
+		g.rows = append(g.rows, int32(i)) //nolint:gosec // Rows of a batch.
+	}
+	groups := make([]*group, 0, 2+len(partials))
+	for _, g := range append([]*group{moved, full}, partials...) {
+		if len(g.rows) > 0 {
+			groups = append(groups, g)
+		}
+	}
+	return groups, nil
+}
+
+// absent marks the columns that the row does not carry.
+func (l *layout) absent(set []byte, row *apply.Row) error {
+	clear(set)
+	tuple := row.Tuple
+	for i := range l.columns {
+		v, rest, ok := tuple.Next()
+		if !ok {
+			return l.refused(row, columnRefusal{refuseSyntax, i})
+		}
+		tuple = rest
+		if v.Kind == cdc.Unchanged || (row.KeyOnly && !l.columns[i].key) {
+			set[i/8] |= 1 << (i % 8)
+		}
+	}
+	return nil
+}
+
+// foldKeys finds rows whose keys differ in the source's text but are one key in the
+// sink, such as numeric 1.0 and 1.00. PostgreSQL has one of them at a time, so of such
+// rows the one that is alive counts, or the last. It returns the rows to leave out.
+func (a *applyRun) foldKeys() ([]bool, error) {
+	if !a.layout.foldsKeys {
+		return nil, nil
+	}
+	skip := make([]bool, len(a.batch.Rows))
+	winner := make(map[string]int, len(a.batch.Rows))
+	for i := range a.batch.Rows {
+		row := &a.batch.Rows[i]
+		key, err := a.layout.sinkKey(row.Tuple)
+		if err != nil {
+			return nil, err
+		}
+		before, ok := winner[key]
+		switch {
+		case !ok:
+			winner[key] = i
+		case row.Op == apply.OpDelete && a.batch.Rows[before].Op != apply.OpDelete:
+			skip[i] = true
+		case row.Op != apply.OpDelete && a.batch.Rows[before].Op != apply.OpDelete:
+			return nil, permanent(fmt.Errorf("apply batch %s: two rows of table %s have the key %s", a.batch.ID, a.layout.schema.Name(), a.layout.keyText(row.Tuple)))
+		default:
+			skip[before] = true
+			winner[key] = i
+		}
+	}
+	return skip, nil
+}
+
+// apply delivers the loads of a group.
+func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
+	if g.whole {
+		return a.applyMoved(ctx, g, buffer)
+	}
+	body := append((*buffer)[:0], '[')
+	rows := int64(0)
+	for _, i := range g.rows {
+		row := &a.batch.Rows[i]
+		before := len(body)
+		if rows > 0 {
+			body = append(body, ',')
+		}
+		as := g.as
+		if g.partial && row.KeyOnly {
+			as = formKey
+		}
+		var refused columnRefusal
+		if body, refused = a.writer.append(body, row, row.Tuple, as); refused.refusal != nil {
+			return a.layout.refused(row, refused)
+		}
+		*buffer = body
+		if rows == 0 || len(body) < a.sink.config.MaxBodyBytes {
+			rows++
+			continue
+		}
+		// The row is the first of the next load.
+		last := append([]byte(nil), body[before+1:]...)
+		if err := a.send(ctx, g, append(body[:before], ']'), rows); err != nil {
+			return err
+		}
+		body = append(append(body[:0], '['), last...)
+		rows = 1
+	}
+	body = append(body, ']')
+	*buffer = body
+	return a.send(ctx, g, body, rows)
+}
+
+// label returns that of the next load.
+func (a *applyRun) label() string {
+	label := a.batch.ID + "_" + a.layout.shape + "_" + strconv.Itoa(a.loads)
+	a.loads++
+	return label
+}
+
+func (a *applyRun) send(ctx context.Context, g *group, body []byte, rows int64) error {
+	r := &request{table: a.layout.table, label: a.label(), columns: g.list, partial: g.partial, body: body, rows: rows}
+	if err := checkLabel(r.label); err != nil {
+		return err
+	}
+	retries, err := a.sink.deliver(ctx, a.layout, r)
+	a.result.Retries += retries
+	if err != nil {
+		return err
+	}
+	a.committed(rows, len(body))
+	return nil
+}
+
+func (a *applyRun) committed(rows int64, bytes int) {
+	a.result.Loads++
+	a.result.Rows += rows
+	a.result.Bytes += int64(bytes)
+}
+
+// checkLabel follows FeNameFormat of StarRocks.
+func checkLabel(label string) error {
+	const labelBytesMax = 128
+	ok := len(label) > 0 && len(label) <= labelBytesMax
+	for i := 0; ok && i < len(label); i++ {
+		c := label[i]
+		ok = c == '_' || c == '-' || (c >= '0' && c <= '9') || (c|0x20 >= 'a' && c|0x20 <= 'z')
+	}
+	if !ok {
+		return permanent(errors.New("make label " + strconv.Quote(label) + ": want at most 128 of letters, digits, _ and -"))
+	}
+	return nil
+}

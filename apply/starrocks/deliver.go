@@ -1,0 +1,187 @@
+package starrocks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/dbmazz/dbmazz/apply"
+)
+
+// deliver returns nil once the load is committed. It counts the requests that had to be
+// repeated or whose outcome had to be asked for.
+func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int, err error) {
+	for try := 1; ; try++ {
+		a, err := s.load.put(ctx, r)
+		if ctx.Err() != nil {
+			return retries, ctx.Err()
+		}
+		v, hint := judge(r, a, err)
+		if err == nil {
+			err = errors.New(a.describe())
+		}
+		switch v {
+		case verdictCommitted:
+			s.setUnpublished(r.table, "")
+			return retries, nil
+		case verdictUnpublished:
+			s.setUnpublished(r.table, r.label)
+			return retries, nil
+		case verdictCounters:
+			return retries, permanent(fmt.Errorf("load %s into %s: committed, but of %d rows sent StarRocks counts %d loaded, %d filtered, %d unselected: compare the table with its source before going on",
+				r.label, r.table, r.rows, a.NumberLoadedRows, a.NumberFilteredRows, a.NumberUnselectedRows))
+		case verdictStop:
+			if a == nil {
+				return retries, permanent(fmt.Errorf("load %s into %s: %w", r.label, r.table, err))
+			}
+		}
+		retries++
+		state, stateErr := s.settle(ctx, r.table, r.label)
+		if stateErr != nil {
+			return retries, fmt.Errorf("load %s into %s: %w; its outcome is open: %w", r.label, r.table, err, stateErr)
+		}
+		s.config.Logger.WarnContext(ctx, "load had no clear answer", slog.String("table", r.table), slog.String("label", r.label),
+			slog.String("state", string(state)), slog.Int("try", try), slog.Any("err", err))
+		switch {
+		case state == stateVisible:
+			s.setUnpublished(r.table, "")
+			return retries, nil
+		case state == stateCommitted:
+			s.setUnpublished(r.table, r.label)
+			return retries, nil
+		case v == verdictRow:
+			return retries, s.refusedRow(ctx, l, a, hint)
+		case v == verdictStop:
+			return retries, permanent(fmt.Errorf("load %s into %s: %w: %s", r.label, r.table, err, hint))
+		case try >= s.retry.attempts:
+			return retries, fmt.Errorf("load %s into %s: not committed after %d tries: %w", r.label, r.table, try, err)
+		}
+		if err := s.retry.wait(ctx, try); err != nil {
+			return retries, err
+		}
+	}
+}
+
+// describe says what StarRocks answered, without what may be a value of a row.
+func (a *answer) describe() string {
+	text, _ := refusalText(a.message(), nil)
+	if text == "" {
+		return fmt.Sprintf("StarRocks answers %q", a.Status)
+	}
+	return fmt.Sprintf("StarRocks answers %q: %s", a.Status, text)
+}
+
+// settle waits until the state of a label is final or unknown. A load that stays open
+// is cancelled: its connection is gone, and only an aborted label may be used again.
+func (s *Sink) settle(ctx context.Context, table, label string) (labelState, error) {
+	for n := 1; ; n++ {
+		state, err := s.load.state(ctx, label)
+		if err == nil && state.settled() {
+			return state, nil
+		}
+		if IsPermanent(err) || ctx.Err() != nil {
+			return "", errors.Join(err, ctx.Err())
+		}
+		if err == nil {
+			err = fmt.Errorf("label %s is %s", label, state)
+			if n%s.retry.polls == 0 {
+				if cancelErr := s.load.cancel(ctx, table, label); cancelErr != nil {
+					err = errors.Join(err, cancelErr)
+				}
+			}
+		}
+		if n >= 2*s.retry.polls {
+			return "", err
+		}
+		if err := s.retry.wait(ctx, n); err != nil {
+			return "", err
+		}
+	}
+}
+
+func (s *Sink) setUnpublished(table, label string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if label == "" {
+		// Versions of a table become visible in order, so an earlier load is too.
+		delete(s.unpublished, table)
+		return
+	}
+	s.unpublished[table] = label
+}
+
+// published waits until queries see every load of the table that was committed by this
+// process.
+func (s *Sink) published(ctx context.Context, table string) error {
+	s.mu.Lock()
+	label := s.unpublished[table]
+	s.mu.Unlock()
+	for n := 1; label != ""; n++ {
+		state, err := s.load.state(ctx, label)
+		if err == nil && state != stateCommitted {
+			s.setUnpublished(table, "")
+			return nil
+		}
+		if n >= 2*s.retry.polls {
+			if err == nil {
+				err = fmt.Errorf("label %s is committed but not visible yet", label)
+			}
+			return fmt.Errorf("read table %s: %w", table, err)
+		}
+		if err := s.retry.wait(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refusedRow makes the error for a row that StarRocks has filtered, from the log that
+// it keeps about it.
+func (s *Sink) refusedRow(ctx context.Context, l *layout, a *answer, hint string) *apply.RowError {
+	reason, _ := refusalText(a.message(), l.columns)
+	e := &apply.RowError{Table: l.schema.Name(), Reason: "StarRocks refuses it: " + reason, Hint: hint}
+	if e.Hint == "" {
+		e.Hint = "correct the value in the source, or change the column in StarRocks"
+	}
+	if a.ErrorURL == "" {
+		return e
+	}
+	lines, err := s.load.errorLines(ctx, a.ErrorURL)
+	if err != nil || len(lines) == 0 || lines[0] == "" {
+		e.Hint += "; StarRocks has details at " + a.ErrorURL
+		return e
+	}
+	reason, name := refusalText(lines[0], l.columns)
+	e.Reason = "StarRocks refuses it: " + reason
+	e.Key = l.keyOfLine(lines[0])
+	for i := range l.columns {
+		if c := &l.columns[i]; c.name == name {
+			e.Column, e.Type, e.Target = c.source.Name, c.source.TypeName, c.target.String()
+		}
+	}
+	return e
+}
+
+// keyOfLine takes the key from a line of StarRocks's error log, if it shows the row as
+// it was sent.
+func (l *layout) keyOfLine(line string) string {
+	_, row, _ := strings.Cut(line, "Row: ")
+	var values map[string]json.RawMessage
+	if json.Unmarshal([]byte(strings.TrimSpace(row)), &values) != nil {
+		return ""
+	}
+	var parts []string
+	for _, i := range l.key {
+		c := &l.columns[i]
+		text := string(values[c.name])
+		var unquoted string
+		if json.Unmarshal(values[c.name], &unquoted) == nil {
+			text = printable([]byte(unquoted))
+		}
+		parts = append(parts, c.source.Name+"="+text)
+	}
+	return strings.Join(parts, ", ")
+}
