@@ -209,7 +209,8 @@ func (a *Apply) until(ctx context.Context, condition func() bool) error {
 
 // attempt calls the sink until it succeeds. It returns an error only when ctx, which
 // ends when apply is told to stop, or work, which ends when a running call must be
-// given up, is done, or when the stream is found corrupt.
+// given up, is done, when the stream is found corrupt, or when the call cannot be
+// repeated as it was.
 func (a *Apply) attempt(ctx, work context.Context, what string, call func(context.Context) error) error {
 	backoff := a.newBackoff()
 	for {
@@ -224,7 +225,7 @@ func (a *Apply) attempt(ctx, work context.Context, what string, call func(contex
 			a.update(func(s *Status) { s.clear(what) })
 			return nil
 		}
-		if errors.Is(err, cdc.ErrCorrupt) {
+		if errors.Is(err, cdc.ErrCorrupt) || errors.Is(err, ErrIncomplete) {
 			return err
 		}
 		a.failed(what, err)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -61,10 +63,21 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(l.parallel)
+	var incomplete atomic.Bool
 	for _, t := range tables {
-		group.Go(func() error { return l.table(ctx, t, p) })
+		group.Go(func() error {
+			err := l.table(ctx, t, p)
+			if errors.Is(err, ErrIncomplete) {
+				incomplete.Store(true)
+			}
+			return err
+		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	if incomplete.Load() {
+		err = errors.Join(err, l.ledger.again(context.WithoutCancel(ctx)))
+	}
+	return err
 }
 
 // prepare makes the target ready for the schema, once per schema and run.
@@ -141,6 +154,10 @@ func (l *loader) truncate(ctx context.Context, b *batch, p plan) error {
 // interval of positions.
 func (l *loader) id(s *cdc.Schema, p plan) string {
 	sum := sha256.Sum256([]byte(l.ledger.state.Pipeline + "\x00" + s.Namespace + "\x00" + s.Table))
-	return fmt.Sprintf("dbmazz-%s-%X-%d-%X-%d", hex.EncodeToString(sum[:8]),
+	id := fmt.Sprintf("dbmazz-%s-%X-%d-%X-%d", hex.EncodeToString(sum[:8]),
 		uint64(p.From.Commit), p.From.Ordinal, uint64(p.To.Commit), p.To.Ordinal)
+	if p.Attempt > 0 {
+		id += fmt.Sprintf("-r%d", p.Attempt)
+	}
+	return id
 }

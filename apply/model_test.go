@@ -147,6 +147,7 @@ const (
 	failAfter // committed, but the answer is lost
 	crash     // the test kills apply, before
 	crashAfter
+	half // half of the rows are committed, and the sink says so
 )
 
 var errInjected = errors.New("injected")
@@ -200,6 +201,12 @@ func (s *memSink) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result,
 		if before != content {
 			s.err = fmt.Errorf("batch %s formed again with other content:\n%s\n%s", b.ID, before, content)
 		}
+	} else if f == half && !hasMoved(b) {
+		part := *b
+		part.Rows = b.Rows[:len(b.Rows)/2]
+		s.apply(&part)
+		s.done[b.ID] = content
+		return apply.Result{}, fmt.Errorf("injected: %w", apply.ErrIncomplete)
 	} else {
 		s.apply(b)
 		s.done[b.ID] = content
@@ -208,6 +215,10 @@ func (s *memSink) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result,
 		return apply.Result{}, errInjected
 	}
 	return apply.Result{Loads: 1}, nil
+}
+
+func hasMoved(b *apply.TableBatch) bool {
+	return slices.ContainsFunc(b.Rows, func(r apply.Row) bool { return r.MovedFrom != nil })
 }
 
 func (s *memSink) apply(b *apply.TableBatch) {
@@ -408,7 +419,7 @@ func TestRandomHistoriesReachTheSinkExactlyThroughCrashesAndLostAnswers(t *testi
 			lsn += 0x10
 		}
 		flush()
-		faults := rapid.SliceOfN(rapid.SampledFrom([]fault{none, none, failBefore, failAfter, crash, crashAfter}), 0, 30).Draw(t, "faults")
+		faults := rapid.SliceOfN(rapid.SampledFrom([]fault{none, none, failBefore, failAfter, crash, crashAfter, half}), 0, 30).Draw(t, "faults")
 		flushBytes := rapid.IntRange(1, 200).Draw(t, "flush bytes")
 		var stop context.CancelFunc
 		sink := newMemSink(func() fault {

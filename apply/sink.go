@@ -2,10 +2,15 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
 )
+
+// ErrIncomplete is wrapped by an error of [Sink.Apply] if the sink has committed the
+// batch under its ID, but says that rows are missing from it.
+var ErrIncomplete = errors.New("the sink has committed less than it was sent")
 
 // Sink is a database that batches are applied to. Implementations live in packages
 // of their own (apply/starrocks) and must pass the suite of apply/sinktest.
@@ -27,7 +32,9 @@ type Sink interface {
 	// when the sink has committed all of them. After any error, or a crash, the
 	// caller calls again with the same batch - same ID, same rows, same time -
 	// until it succeeds; the effect is that of one call. A row that the sink can
-	// never take is a *RowError.
+	// never take is a *RowError. An error that wraps ErrIncomplete tells that the
+	// sink has committed a part of the rows and recognises the batch from now on;
+	// it is then applied again under another ID.
 	Apply(ctx context.Context, batch *TableBatch) (Result, error)
 
 	// Truncate empties the table as the source did at the position: the rows

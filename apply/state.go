@@ -30,6 +30,10 @@ type plan struct {
 	From     cdc.Position `json:"from"`
 	To       cdc.Position `json:"to"`
 	SyncedAt time.Time    `json:"synced_at"`
+	// Attempt is part of the batch IDs if it is not zero. It grows when the sink has
+	// committed less than it was sent: under the same ID it would say that all is
+	// done.
+	Attempt int `json:"attempt,omitempty"`
 }
 
 // ParseCheckpoint reads the checkpoint out of apply's state, for those who watch it.
@@ -90,6 +94,14 @@ func (l *ledger) begin(ctx context.Context, p plan) error {
 		return nil
 	}
 	l.state.Plan = &p
+	return l.save(ctx)
+}
+
+// again makes the plan be carried out under other IDs.
+func (l *ledger) again(ctx context.Context) error {
+	next := *l.state.Plan
+	next.Attempt++
+	l.state.Plan = &next
 	return l.save(ctx)
 }
 
