@@ -23,7 +23,7 @@ const token = "correct-horse-battery-staple"
 
 // everyMethod calls each method of each service once and returns the errors by name. The
 // list is made from the service descriptors, so that a method added later is in it.
-func everyMethod(t *testing.T, ctx context.Context, conn *grpc.ClientConn) map[string]error {
+func everyMethod(ctx context.Context, t *testing.T, conn *grpc.ClientConn) map[string]error {
 	t.Helper()
 	services := []grpc.ServiceDesc{
 		pb.HealthService_ServiceDesc, pb.CdcControlService_ServiceDesc, pb.CdcStatusService_ServiceDesc,
@@ -77,11 +77,8 @@ func TestEveryCallButHealthProbesNeedsTheToken(t *testing.T) {
 		{"right, lower case", []string{"bearer " + token}, true},
 	}
 	for _, test := range tests {
-		ctx := soon(t)
-		for _, value := range test.values {
-			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", value)
-		}
-		results := everyMethod(t, ctx, conn)
+		ctx := metadata.NewOutgoingContext(soon(t), metadata.MD{"authorization": test.values})
+		results := everyMethod(ctx, t, conn)
 		if len(results) != 16 {
 			t.Errorf("%s: called %d methods, want 16", test.name, len(results))
 		}
@@ -100,7 +97,7 @@ func TestEveryCallButHealthProbesNeedsTheToken(t *testing.T) {
 func TestWithoutATokenLoopbackIsOpen(t *testing.T) {
 	t.Parallel()
 	conn := dial(t, start(t, api.Config{}, &fakePipeline{}).Addr())
-	for method, err := range everyMethod(t, soon(t), conn) {
+	for method, err := range everyMethod(soon(t), t, conn) {
 		if status.Code(err) == codes.Unauthenticated {
 			t.Errorf("%s: %v", method, err)
 		}

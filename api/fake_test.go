@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -48,11 +49,9 @@ func (f *fakePipeline) move(wanted api.State, from ...api.State) error {
 	if f.failure != nil {
 		return f.failure
 	}
-	for _, state := range from {
-		if f.status.State == state {
-			f.status.State = wanted
-			return nil
-		}
+	if slices.Contains(from, f.status.State) {
+		f.status.State = wanted
+		return nil
 	}
 	return &api.StateError{State: f.status.State, Wanted: wanted}
 }

@@ -11,62 +11,65 @@ import (
 	pb "github.com/dbmazz/dbmazz/proto/dbmazz"
 )
 
+// with is a replicating status with a change.
+func with(change func(*api.Status)) api.Status {
+	st := replicating()
+	change(&st)
+	return st
+}
+
+var readinessCases = []struct {
+	name    string
+	status  api.Status
+	serving bool
+	stage   pb.HealthCheckResponse_Stage
+	detail  string
+	failure string
+}{
+	{"start", api.Status{}, false, pb.HealthCheckResponse_STAGE_INIT, "Initializing", ""},
+	{"init detail", api.Status{StageDetail: api.DetailStartingServer}, false, 1, "Starting gRPC server", ""},
+	{"setup", api.Status{Stage: api.StageSetup}, false, pb.HealthCheckResponse_STAGE_SETUP, "Running automatic setup", ""},
+	{
+		"setup runs although the stages are up", with(func(s *api.Status) { s.Stage = api.StageSetup }),
+		false, pb.HealthCheckResponse_STAGE_SETUP, "Running automatic setup", "",
+	},
+	{
+		"setup failed",
+		api.Status{Stage: api.StageSetup, ErrorDetail: "Table 'x' not found"},
+		false, pb.HealthCheckResponse_STAGE_SETUP, "Setup failed", "Table 'x' not found",
+	},
+	{"replicating", replicating(), true, pb.HealthCheckResponse_STAGE_CDC, "Replicating", ""},
+	{
+		"snapshot", with(func(s *api.Status) { s.Stage, s.StageDetail = api.StageSnapshot, "Copying" }),
+		true, pb.HealthCheckResponse_STAGE_SNAPSHOT, "Copying", "",
+	},
+	{
+		"paused by an operator",
+		with(func(s *api.Status) { s.State, s.Apply.State = api.StatePaused, api.WorkPaused }), true, 3, "Replicating", "",
+	},
+	{"draining", with(func(s *api.Status) { s.State, s.Apply.State = api.StateDraining, api.WorkDraining }), true, 3, "Replicating", ""},
+	{"stopped", with(func(s *api.Status) { s.State = api.StateStopped }), false, 3, "Replicating", ""},
+	{
+		"capture reconnects",
+		with(func(s *api.Status) { s.Capture = api.Work{State: api.WorkRetrying, Error: "no route"} }),
+		false, 3, "Replicating", "capture: no route",
+	},
+	{
+		"both in trouble", with(func(s *api.Status) {
+			s.Capture = api.Work{State: api.WorkFailed, Error: "slot is gone"}
+			s.Apply = api.Work{State: api.WorkRetrying, Error: "timeout"}
+		}), false, 3, "Replicating", "capture: slot is gone; apply: timeout",
+	},
+	{"apply starts", with(func(s *api.Status) { s.Apply.State = api.WorkStarting }), false, 3, "Replicating", ""},
+	{"error", with(func(s *api.Status) { s.ErrorDetail = "e" }), false, 3, "Replicating", "e"},
+}
+
 func TestReadinessIsHonest(t *testing.T) {
 	t.Parallel()
 	pipeline := &fakePipeline{}
 	conn := dial(t, start(t, api.Config{}, pipeline).Addr())
 	ours, standard := pb.NewHealthServiceClient(conn), healthpb.NewHealthClient(conn)
-	with := func(change func(*api.Status)) api.Status {
-		st := replicating()
-		change(&st)
-		return st
-	}
-	tests := []struct {
-		name    string
-		status  api.Status
-		serving bool
-		stage   pb.HealthCheckResponse_Stage
-		detail  string
-		failure string
-	}{
-		{"start", api.Status{}, false, pb.HealthCheckResponse_STAGE_INIT, "Initializing", ""},
-		{"init detail", api.Status{StageDetail: api.DetailStartingServer}, false, 1, "Starting gRPC server", ""},
-		{"setup", api.Status{Stage: api.StageSetup}, false, pb.HealthCheckResponse_STAGE_SETUP, "Running automatic setup", ""},
-		{
-			"setup runs although the stages are up", with(func(s *api.Status) { s.Stage = api.StageSetup }),
-			false, pb.HealthCheckResponse_STAGE_SETUP, "Running automatic setup", "",
-		},
-		{
-			"setup failed",
-			api.Status{Stage: api.StageSetup, ErrorDetail: "Table 'x' not found"},
-			false, pb.HealthCheckResponse_STAGE_SETUP, "Setup failed", "Table 'x' not found",
-		},
-		{"replicating", replicating(), true, pb.HealthCheckResponse_STAGE_CDC, "Replicating", ""},
-		{
-			"snapshot", with(func(s *api.Status) { s.Stage, s.StageDetail = api.StageSnapshot, "Copying" }),
-			true, pb.HealthCheckResponse_STAGE_SNAPSHOT, "Copying", "",
-		},
-		{
-			"paused by an operator",
-			with(func(s *api.Status) { s.State, s.Apply.State = api.StatePaused, api.WorkPaused }), true, 3, "Replicating", "",
-		},
-		{"draining", with(func(s *api.Status) { s.State, s.Apply.State = api.StateDraining, api.WorkDraining }), true, 3, "Replicating", ""},
-		{"stopped", with(func(s *api.Status) { s.State = api.StateStopped }), false, 3, "Replicating", ""},
-		{
-			"capture reconnects",
-			with(func(s *api.Status) { s.Capture = api.Work{State: api.WorkRetrying, Error: "no route"} }),
-			false, 3, "Replicating", "capture: no route",
-		},
-		{
-			"both in trouble", with(func(s *api.Status) {
-				s.Capture = api.Work{State: api.WorkFailed, Error: "slot is gone"}
-				s.Apply = api.Work{State: api.WorkRetrying, Error: "timeout"}
-			}), false, 3, "Replicating", "capture: slot is gone; apply: timeout",
-		},
-		{"apply starts", with(func(s *api.Status) { s.Apply.State = api.WorkStarting }), false, 3, "Replicating", ""},
-		{"error", with(func(s *api.Status) { s.ErrorDetail = "e" }), false, 3, "Replicating", "e"},
-	}
-	for _, test := range tests {
+	for _, test := range readinessCases {
 		pipeline.set(func(s *api.Status) { *s = test.status })
 		got, err := ours.Check(soon(t), &pb.HealthCheckRequest{Service: "ignored"})
 		if err != nil {

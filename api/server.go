@@ -146,7 +146,9 @@ func (s *Server) serveGRPC(ctx context.Context, listener net.Listener, certifica
 	case <-bound.C:
 		server.Stop() // Handlers that do not look at their context are left behind.
 	}
-	<-failed
+	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve gRPC until the end: %w", err)
+	}
 	return nil
 }
 
@@ -205,7 +207,9 @@ func (s *Server) serveHTTP(ctx context.Context, listener net.Listener, certifica
 		// The bound is over; what still runs is cut off, which is what was asked for.
 		_ = server.Close()
 	}
-	<-failed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics until the end: %w", err)
+	}
 	return nil
 }
 

@@ -176,6 +176,21 @@ func TestStoppingEndsStreamsWithinTheBound(t *testing.T) {
 	}
 }
 
+func TestRunThatIsStoppedAtOnceReturnsNil(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		server, err := api.New(api.Config{Addr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0"}, &fakePipeline{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { <-server.Ready(); cancel() }()
+		if err := server.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+}
+
 func TestStoppingDoesNotWaitForACallThatHangs(t *testing.T) {
 	t.Parallel()
 	pipeline := &fakePipeline{hold: make(chan struct{}), holding: make(chan struct{})}

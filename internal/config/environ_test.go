@@ -106,7 +106,7 @@ func FuzzLoad(f *testing.F) {
 		environ := strings.Split(lines, "\x00")
 		for _, line := range environ {
 			if name, _, _ := strings.Cut(line, "="); strings.HasSuffix(name, "_FILE") {
-				t.Skip("files are another test")
+				return // Files are another test.
 			}
 		}
 		secret := "~" + hidden + password + "~"

@@ -36,7 +36,7 @@ var variables = []variable{
 	},
 	{
 		name: "SOURCE_SLOT_NAME", legacy: []string{"SLOT_NAME"}, fallback: "dbmazz_slot", set: setSlotName,
-		doc: "Name of the replication slot. Created when missing, never dropped but by an explicit command.",
+		doc: "Name of the replication slot. Created when missing, never dropped.",
 	},
 	{
 		name: "SOURCE_PUBLICATION_NAME", legacy: []string{"PUBLICATION_NAME"}, fallback: "dbmazz_pub",
@@ -99,22 +99,22 @@ var variables = []variable{
 	{
 		name: "FLUSH_SIZE", fallback: "10000",
 		set: integer(func(c *Config) *int { return &c.FlushSize }, 1, FlushSizeMax),
-		doc: "Rows per batch. More rows per load cost memory and delay, fewer cost throughput.",
+		doc: "Rows that make a batch due at once. While a load is running more rows join, up to FLUSH_BYTES.",
 	},
 	{
 		name: "FLUSH_INTERVAL_MS", fallback: "5000",
 		set: duration(func(c *Config) *time.Duration { return &c.FlushInterval }, unitMilliseconds, 1, FlushIntervalMax.Milliseconds()),
-		doc: "Longest wait for a batch to fill, in milliseconds.",
+		doc: "Longest wait for a batch to fill, in milliseconds. When nothing more is waiting it begins earlier.",
 	},
 	{
-		name: "FLUSH_BYTES", fallback: "64MiB",
+		name: "FLUSH_BYTES", fallback: "16MiB",
 		set: size(func(c *Config) *int64 { return &c.FlushBytes }, 1<<10, 4<<30),
-		doc: "Bytes per batch, with a suffix such as KiB, MiB, GiB, KB, MB or GB.",
+		doc: "Bytes that close a batch, with a suffix such as KiB, MiB, GiB, KB, MB or GB. Bounds the memory of apply.",
 	},
 	{
 		name: "MIN_LOAD_INTERVAL_MS", fallback: "100",
 		set: duration(func(c *Config) *time.Duration { return &c.MinLoadInterval }, unitMilliseconds, 0, 60_000),
-		doc: "Shortest time between two loads of one table, in milliseconds. Less means less delay and more versions in the sink.",
+		doc: "Shortest time between the beginnings of two batches that are not full, in milliseconds. Less means less delay and more versions in the sink.",
 	},
 	{
 		name: "GRPC_ADDR", set: setGRPCAddr,
