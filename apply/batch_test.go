@@ -158,7 +158,8 @@ func TestOneRowPerKeyReachesTheSink(t *testing.T) {
 		{"a moved row is filled from the batch", []step{x.insert("k", "1", "b"), x.move("k", "m", "2", "?")}, []string{"2 [k 1 b] false false []", "1 [m 2 b] false false []"}},
 		{"a moved row is filled from the sink otherwise", []step{x.move("k", "m", "2", "?")}, []string{"2 [k NULL NULL] true false []", "1 [m 2 ?] false true [k NULL NULL]"}},
 		{
-			"a row that moves twice is filled from where it was", []step{x.move("k", "m", "2", "?"), x.update("m", "3", "?"), x.move("m", "n", "4", "?")},
+			"a row that moves twice is filled from where it was",
+			[]step{x.move("k", "m", "2", "?"), x.update("m", "3", "?"), x.move("m", "n", "4", "?")},
 			[]string{"2 [k NULL NULL] true false []", "2 [m 3 ?] false true [k NULL NULL]", "1 [n 4 ?] false true [k NULL NULL]"},
 		},
 		{"a row that moves away and back is itself", []step{x.insert("k", "1", "b"), x.move("k", "m", "2", "?"), x.move("m", "k", "3", "?")}, []string{"1 [k 3 b] false false []", "2 [m 2 b] false false []"}},

@@ -62,6 +62,7 @@ func (m *memStream) Schema(_ context.Context, f cdc.Fingerprint) (*cdc.Schema, e
 	}
 	return s, nil
 }
+
 func (m *memStream) Tables(context.Context) (<-chan []*cdc.Schema, error) {
 	return make(chan []*cdc.Schema), nil
 }
@@ -444,7 +445,9 @@ func TestRandomHistoriesReachTheSinkExactlyThroughCrashesAndLostAnswers(t *testi
 			timedOut := errors.Is(drain.Err(), context.DeadlineExceeded)
 			stopDrain()
 			cancel()
-			<-done
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
 			if sink.err != nil {
 				t.Fatal(sink.err)
 			}

@@ -111,7 +111,8 @@ func (t Tuple) Next() (v Value, rest Tuple, ok bool) {
 	if len(t) == 0 {
 		return Value{}, nil, false
 	}
-	size, head := 0, 1
+	var size int
+	head := 1
 	switch c := t[0]; {
 	case c == codeNil:
 		return Value{Kind: Null}, t[1:], true

@@ -33,7 +33,7 @@ func (h *healthCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // The answer is what counts.
+	defer conn.Close()
 	request := &grpc_health_v1.HealthCheckRequest{}
 	if h.Liveness {
 		request.Service = "liveness"

@@ -68,11 +68,11 @@ func (s *stages) positions(ctx context.Context, out *api.Status, c capture.Statu
 		out.Lag = max(0, time.Since(a.OldestCommit))
 	}
 	if info, err := s.bus.Info(ctx); err == nil {
-		out.Queue = queue(info, s.applied(), c, a)
+		out.Queue = queue(info, s.applied())
 	}
 }
 
-func queue(i bus.Info, applied uint64, c capture.Status, a apply.Status) api.Queue {
+func queue(i bus.Info, applied uint64) api.Queue {
 	q := api.Queue{
 		Messages: i.Messages, Bytes: i.Bytes, BytesMax: uint64(max(i.MaxBytes, 0)), //nolint:gosec // Not negative.
 		FirstSequence: i.FirstSequence, LastSequence: i.LastSequence, AckedSequence: applied,
@@ -83,7 +83,6 @@ func queue(i bus.Info, applied uint64, c capture.Status, a apply.Status) api.Que
 	if i.Messages > 0 {
 		q.PendingBytes = i.Bytes / i.Messages * q.PendingMessages
 	}
-	_, _ = c, a
 	return q
 }
 
