@@ -101,3 +101,35 @@ func BenchmarkConsume(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBacklog stores 4 GB that nobody reads, then reads it,
+// and reports the largest resident memory of the process.
+func BenchmarkBacklog(b *testing.B) {
+	const size, frames = 256 << 10, 16 << 10
+	q := bustest.Open(b, bus.Config{MaxBytes: 64 << 30})
+	for range b.N {
+		publishFrames(b, q, frames, size)
+		b.ReportMetric(peakMB(b), "MB-storing")
+		c, err := q.Consumer(b.Context(), 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range frames {
+			if _, err := c.Next(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		c.Close()
+		b.ReportMetric(peakMB(b), "MB-reading")
+	}
+}
+
+// peakMB returns the largest resident memory so far.
+func peakMB(b *testing.B) float64 {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return float64(u.Maxrss) / 1024
+}

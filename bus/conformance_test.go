@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ var conformance = map[string]func(*testing.T, bus.Config){
 	"LocateFindsThePosition":          testLocateFindsThePosition,
 	"JanitorKeepsWhatItMust":          testJanitorKeepsWhatItMust,
 	"FrameOutOfChainIsRefused":        testFrameOutOfChainIsRefused,
+	"MessagesNameTheirPredecessor":    testMessagesNameTheirPredecessor,
 	"EpochSurvivesReopening":          testEpochSurvivesReopening,
 }
 
@@ -138,4 +140,33 @@ func testEpochSurvivesReopening(t *testing.T, cfg bus.Config) {
 	}
 	publish(t, b, 3, 10)
 	readAll(t, b, 0, 6)
+}
+
+// testMessagesNameTheirPredecessor: only the id in each message keeps out a second
+// writer whose later messages find their expected sequence.
+func testMessagesNameTheirPredecessor(t *testing.T, cfg bus.Config) {
+	ctx := bounded(t)
+	b := bustest.Open(t, cfg)
+	publish(t, b, 5, 10)
+	publish(t, b, 2, 9<<20)
+	tail, err := b.Tail(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := ""
+	for sequence := uint64(1); sequence <= tail.Sequence; sequence++ {
+		h, err := bus.ReadHeader(ctx, b, sequence)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := h.Get("Nats-Expected-Last-Msg-Id"); got != before {
+			t.Errorf("sequence %d follows %q, want %q", sequence, got, before)
+		}
+		if before = h.Get("Nats-Msg-Id"); before == "" {
+			t.Errorf("sequence %d has no id", sequence)
+		}
+		if got := h.Get("Nats-Expected-Last-Sequence"); got != strconv.FormatUint(sequence-1, 10) {
+			t.Errorf("sequence %d expects %s before it", sequence, got)
+		}
+	}
 }

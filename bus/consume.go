@@ -101,8 +101,13 @@ func (c *Consumer) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.pull = pull
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		pull.close()
+		return ErrClosed
+	}
+	c.pull = pull
 	c.pending = created.CachedInfo().NumPending
 	// The addresses were those of the consumer before. What they stood for is
 	// delivered again.
@@ -116,8 +121,15 @@ func (c *Consumer) attach(ctx context.Context) error {
 func (c *Consumer) reattach(ctx context.Context) error {
 	c.pull.close()
 	for delay := holdMin; ; delay = min(2*delay, holdMax) {
+		select {
+		case <-c.done:
+			return ErrClosed
+		case <-c.b.done:
+			return ErrClosed
+		default:
+		}
 		err := c.tryReattach(ctx)
-		if err == nil || errors.Is(err, ErrFenced) {
+		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrClosed) {
 			return err
 		}
 		c.b.log.WarnContext(ctx, "consumer is not reachable", "err", err)
@@ -126,7 +138,8 @@ func (c *Consumer) reattach(ctx context.Context) error {
 		case <-timer.C:
 		case <-c.done:
 			timer.Stop()
-			return ErrClosed
+		case <-c.b.done:
+			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()

@@ -44,7 +44,7 @@ type stored struct {
 	data     []byte
 }
 
-// part returns which part of a frame the message is: 1, 1 for a whole frame.
+// partOf returns which part of a frame the message is: 1, 1 for a whole frame.
 func partOf(header nats.Header) (i, n int, err error) {
 	text := header.Get(HeaderPart)
 	if text == "" {

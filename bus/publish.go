@@ -2,13 +2,12 @@ package bus
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"crypto/rand"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
 )

@@ -22,6 +22,7 @@ type puller struct {
 	subject string
 	sub     *nats.Subscription
 	msgs    chan *nats.Msg
+	status  chan nats.Status
 	timer   *time.Timer
 
 	number int // of the request
@@ -55,6 +56,7 @@ func newPuller(b *Bus) (*puller, error) {
 	if p.sub, err = b.nc.ChanSubscribe(p.inbox+".*", p.msgs); err != nil {
 		return nil, fmt.Errorf("subscribe to deliveries: %w", err)
 	}
+	p.status = b.nc.StatusChanged(nats.CONNECTED)
 	return p, nil
 }
 
@@ -93,6 +95,9 @@ func (p *puller) wait(ctx context.Context, done <-chan struct{}, more bool) (*na
 	case m, ok := <-p.msgs:
 		return p.received(m, ok)
 	case <-p.timer.C:
+		return nil, errInterrupted
+	case <-p.status:
+		// The request was made over the old connection.
 		return nil, errInterrupted
 	case <-done:
 		return nil, ErrClosed
@@ -158,5 +163,6 @@ func (p *puller) accept(m *nats.Msg) (payload bool, err error) {
 
 func (p *puller) close() {
 	_ = p.sub.Unsubscribe()
+	p.b.nc.RemoveStatusListener(p.status)
 	p.timer.Stop()
 }

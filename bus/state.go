@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
@@ -179,8 +180,13 @@ func (w *watch) run(ctx context.Context, watcher jetstream.KeyWatcher) {
 
 // follow reports whether the watch has ended for good.
 func (w *watch) follow(ctx context.Context, watcher jetstream.KeyWatcher) bool {
+	status := w.b.nc.StatusChanged(nats.CONNECTED)
+	defer w.b.nc.RemoveStatusListener(status)
 	for {
 		select {
+		case <-status:
+			// The client would notice by missing heartbeats, much later.
+			return false
 		case entry, ok := <-watcher.Updates():
 			if !ok {
 				return false

@@ -93,16 +93,20 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	if p.slot, err = readSlot(ctx, conn, c.cfg.Slot); err != nil {
 		return err
 	}
-	if err := checkSlot(id, p); err != nil {
-		return err
+	before := len(out)
+	if p.slot != nil {
+		p.slot.check(srv.database, &out)
+	}
+	// A slot that is not ours to read says nothing about our changes.
+	if len(out) == before {
+		if err := checkSlot(id, p); err != nil {
+			return err
+		}
 	}
 	if err := pub.check(infos, id, &out); err != nil {
 		return err
 	}
-	switch {
-	case p.slot != nil:
-		p.slot.check(srv.database, &out)
-	case srv.slotsFree <= 0:
+	if p.slot == nil && srv.slotsFree <= 0 {
 		out.add("Failed to setup replication slot '%s': all max_replication_slots are in use. Drop one that is not needed, or raise max_replication_slots and restart PostgreSQL", c.cfg.Slot)
 	}
 	if srv.sendersFree < 0 {

@@ -274,8 +274,12 @@ func catalogRelation(ctx context.Context, conn *pgx.Conn, version int, publicati
 	// publish stored generated columns.
 	columns := "attgenerated = ''"
 	args := []any{t.oid}
-	if version >= 150000 {
-		columns = "attname = ANY (SELECT unnest(p.attnames) FROM pg_publication_tables p WHERE p.pubname = $2 AND p.schemaname = $3 AND p.tablename = $4)"
+	switch {
+	case version >= 180000:
+		columns = "true"
+		fallthrough
+	case version >= 150000:
+		columns += " AND attname = ANY (SELECT unnest(p.attnames) FROM pg_publication_tables p WHERE p.pubname = $2 AND p.schemaname = $3 AND p.tablename = $4)"
 		args = append(args, publication, t.table.Schema, t.table.Name)
 	}
 	rows, err := conn.Query(ctx, `SELECT attname::text, atttypid, atttypmod FROM pg_attribute

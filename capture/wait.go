@@ -66,6 +66,7 @@ func (c *Capture) Drain(ctx context.Context) error {
 	}
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	c.ask(wants{reply: true})
 	for {
 		c.mu.Lock()
 		through := c.flow.through
@@ -73,13 +74,13 @@ func (c *Capture) Drain(ctx context.Context) error {
 		if through >= head {
 			return nil
 		}
-		// The reply tells how far the server has sent, also when it sends nothing.
-		c.ask(wants{reply: true})
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("drain: everything up to %s is stored, the goal is %s: %w", through, head, ctx.Err())
 		case <-c.settled:
 		case <-tick.C:
+			// The reply tells how far the server has sent, also when it sends nothing.
+			c.ask(wants{reply: true})
 		}
 	}
 }
