@@ -80,7 +80,6 @@ type Apply struct {
 	paused   bool
 	draining bool
 	calls    int // calls of the sink that are running
-	rescan   bool
 	status   Status
 	// collected and loading are the commit times of the oldest changes that wait
 	// and that are being loaded.

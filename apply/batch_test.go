@@ -346,3 +346,43 @@ func TestAFrameOfAnotherPipelineOrWithAHoleStopsApply(t *testing.T) {
 		})
 	}
 }
+
+func TestTheEndOfATransactionAloneIsAppliedAfterARestart(t *testing.T) {
+	t.Parallel()
+	sink := newRecorder()
+	b := newBench(t, apply.Config{FlushBytes: 1, MinSpacing: time.Millisecond}, sink)
+	// The change is in one frame and applied as far as the stream goes; its commit
+	// is in another, which comes after the restart.
+	b.w.Begin(b.lsn, 0, 1)
+	b.insert("a", "1", "x")(b.w)
+	data, h, err := b.w.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.stream.publish(data)
+	b.w.Reset(nil)
+	b.tail = cdc.Tail{Last: h.Last, End: h.End}
+	b.drain(t)
+	b.stop()
+	b.w.Commit(b.lsn + 8)
+	if data, h, err = b.w.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	if h.Prev != h.Last {
+		t.Fatalf("the second frame has changes: %+v", h)
+	}
+	b.stream.publish(data)
+	again := apply.New(apply.Config{}, b.stream, sink)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- again.Run(ctx) }()
+	drain, stop := context.WithTimeout(ctx, 5*time.Second)
+	defer stop()
+	if err := again.Drain(drain, cdc.Tail{Last: h.Last, End: h.End}); err != nil {
+		t.Errorf("%v: %+v", err, again.Status())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -72,6 +72,7 @@ func (c *collector) add(frame *cdc.Frame, schemas []*cdc.Schema, sequence uint64
 		// Nothing was applied yet: the history begins where the stream does. Only
 		// what is applied is ever purged from its front.
 		c.last, c.end = h.Prev, h.Prev.Commit
+		c.commits = append(c.commits, commit{end: c.end})
 	}
 	if h.Prev.After(c.last) && h.Prev.Commit > c.end {
 		return fmt.Errorf("%w: message %d starts after %s, but the changes before it are known only up to %s", ErrGap, sequence, h.Prev, c.last)

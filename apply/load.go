@@ -6,7 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,19 +63,20 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(l.parallel)
-	var incomplete atomic.Bool
-	for _, t := range tables {
+	incomplete := make([]uint32, len(tables))
+	for i, t := range tables {
 		group.Go(func() error {
 			err := l.table(ctx, t, p)
 			if errors.Is(err, ErrIncomplete) {
-				incomplete.Store(true)
+				incomplete[i] = t.schema.OID
 			}
 			return err
 		})
 	}
 	err := group.Wait()
-	if incomplete.Load() {
-		err = errors.Join(err, l.ledger.again(context.WithoutCancel(ctx)))
+	incomplete = slices.DeleteFunc(incomplete, func(oid uint32) bool { return oid == 0 })
+	if len(incomplete) > 0 {
+		err = errors.Join(err, l.ledger.again(context.WithoutCancel(ctx), incomplete))
 	}
 	return err
 }
@@ -156,8 +157,8 @@ func (l *loader) id(s *cdc.Schema, p plan) string {
 	sum := sha256.Sum256([]byte(l.ledger.state.Pipeline + "\x00" + s.Namespace + "\x00" + s.Table))
 	id := fmt.Sprintf("dbmazz-%s-%X-%d-%X-%d", hex.EncodeToString(sum[:8]),
 		uint64(p.From.Commit), p.From.Ordinal, uint64(p.To.Commit), p.To.Ordinal)
-	if p.Attempt > 0 {
-		id += fmt.Sprintf("-r%d", p.Attempt)
+	if n := p.Attempts[s.OID]; n > 0 {
+		id += fmt.Sprintf("-r%d", n)
 	}
 	return id
 }

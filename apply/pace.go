@@ -10,7 +10,6 @@ type pacer struct {
 	planned *plan     // the batch that must be formed again first
 	oldest  time.Time // when the first of the waiting changes came; zero for none
 	last    time.Time // when the last batch was taken
-	batches int
 }
 
 // pace is what the decision depends on.
@@ -83,7 +82,6 @@ func (p *pacer) added(now time.Time) {
 func (p *pacer) taken(now time.Time, c *collector) {
 	p.planned = nil
 	p.last = now
-	p.batches++
 	p.oldest = time.Time{}
 	if !c.empty() {
 		p.oldest = now

@@ -92,25 +92,12 @@ func (a *Apply) loaded(r Result) {
 	})
 }
 
-// open positions the consumer behind the checkpoint. Sequences count only in the epoch
-// of the checkpoint; where they do not help, everything is read and what was applied
-// before is left out by position.
+// open positions the consumer behind the checkpoint. It goes by position: when the end of
+// the stream was lost and published again, a sequence is no longer what it was.
 func (s *session) open(ctx context.Context) (Consumer, error) {
-	after := s.ledger.state.Checkpoint.Sequence
-	last, err := s.stream.Last(ctx)
+	after, err := s.stream.Locate(ctx, s.ledger.state.Checkpoint.Position)
 	if err != nil {
-		return nil, fmt.Errorf("find the end of the stream: %w", err)
-	}
-	s.mu.Lock()
-	rescan := s.rescan
-	s.rescan = false
-	s.mu.Unlock()
-	switch {
-	case rescan || s.ledger.state.Checkpoint.Epoch != s.stream.Epoch():
-		after = 0
-	case after > last:
-		s.log.WarnContext(ctx, "the stream has lost messages that were applied already", "applied_sequence", after, "last_sequence", last)
-		after = last
+		return nil, fmt.Errorf("find %s in the stream: %w", s.ledger.state.Checkpoint.Position, err)
 	}
 	c, err := s.stream.Consumer(ctx, after)
 	if err != nil {
@@ -193,9 +180,7 @@ func (s *session) collect(ctx context.Context) error {
 		}
 		select {
 		case d := <-frames:
-			if err = c.add(&d.frame, d.schemas, d.sequence); errors.Is(err, ErrGap) && p.batches == 0 {
-				s.control(func() { s.rescan = true })
-			}
+			err = c.add(&d.frame, d.schemas, d.sequence)
 			p.added(time.Now())
 			s.waiting(c)
 		case <-want:

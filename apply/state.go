@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
@@ -30,10 +31,10 @@ type plan struct {
 	From     cdc.Position `json:"from"`
 	To       cdc.Position `json:"to"`
 	SyncedAt time.Time    `json:"synced_at"`
-	// Attempt is part of the batch IDs if it is not zero. It grows when the sink has
-	// committed less than it was sent: under the same ID it would say that all is
-	// done.
-	Attempt int `json:"attempt,omitempty"`
+	// Attempts, by table OID, is part of the batch ID if it is not zero. It grows
+	// when the sink has committed less than it was sent: under the same ID it would
+	// say that all is done.
+	Attempts map[uint32]int `json:"attempts,omitempty"`
 }
 
 // ParseCheckpoint reads the checkpoint out of apply's state, for those who watch it.
@@ -97,10 +98,16 @@ func (l *ledger) begin(ctx context.Context, p plan) error {
 	return l.save(ctx)
 }
 
-// again makes the plan be carried out under other IDs.
-func (l *ledger) again(ctx context.Context) error {
+// again makes the plan be carried out under another ID for a table.
+func (l *ledger) again(ctx context.Context, oids []uint32) error {
 	next := *l.state.Plan
-	next.Attempt++
+	next.Attempts = maps.Clone(next.Attempts)
+	if next.Attempts == nil {
+		next.Attempts = map[uint32]int{}
+	}
+	for _, oid := range oids {
+		next.Attempts[oid]++
+	}
 	l.state.Plan = &next
 	return l.save(ctx)
 }

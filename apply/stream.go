@@ -14,8 +14,10 @@ type Stream interface {
 	// Epoch names this life of the stream. Sequences of different epochs have
 	// nothing to do with each other; positions have.
 	Epoch() string
-	// Last returns the sequence of the last message stored, zero for none.
-	Last(ctx context.Context) (uint64, error)
+	// Locate returns the sequence after which a consumer gets every frame that ends
+	// at or after the position; what comes first may begin before it. If the
+	// position is beyond the end of the stream that is the last sequence.
+	Locate(ctx context.Context, position cdc.Position) (after uint64, err error)
 	// Consumer delivers the messages after a sequence.
 	Consumer(ctx context.Context, after uint64) (Consumer, error)
 	// Schema returns the schema with this fingerprint, for frames that use one

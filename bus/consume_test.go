@@ -97,15 +97,19 @@ func testLocateFindsThePosition(t *testing.T, cfg bus.Config) {
 		t.Fatal(err)
 	}
 	parts := tail.Sequence - 10
-	for n := uint64(0); n <= 11; n++ {
-		want := n
+	end := func(n uint64) uint64 {
 		if n > 5 {
-			want = n - 1 + parts
+			return n - 1 + parts
 		}
-		for ordinal := uint64(1); ordinal < 3; ordinal++ {
+		return n
+	}
+	// Each frame has one change, with ordinal 1: that position asks for the frame
+	// itself, the one behind it for the next.
+	for n := uint64(1); n <= 11; n++ {
+		for ordinal, want := range map[uint64]uint64{0: end(n - 1), 1: end(n - 1), 2: end(n)} {
 			after, err := b.Locate(ctx, cdc.Position{Commit: cdc.LSN(1000 * n), Ordinal: ordinal})
 			if err != nil || after != want {
-				t.Errorf("position of number %d: after %d, %v; want %d", n, after, err, want)
+				t.Errorf("position %d of number %d: after %d, %v; want %d", ordinal, n, after, err, want)
 			}
 		}
 	}

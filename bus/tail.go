@@ -93,8 +93,9 @@ func (b *Bus) lastFrame(ctx context.Context, t tail, m stored, first uint64) (ta
 	return t, nil
 }
 
-// Locate returns the sequence after which a consumer must start to get every change
-// after the position: what comes first may begin before it. It does not trust
+// Locate returns the sequence after which a consumer must start to get every frame
+// that ends at or after the position: what comes first may begin before it, and a frame
+// that carries nothing but the end of the transaction is among them. It does not trust
 // sequences, so it finds the place even after the stream's end was lost and written
 // again. If the position is beyond the stream's end, that is the last sequence; the
 // caller compares with [Bus.Tail]. Whether the retained history reaches back to the
@@ -108,7 +109,7 @@ func (b *Bus) Locate(ctx context.Context, position cdc.Position) (after uint64, 
 		return info.State.LastSeq, nil
 	}
 	// All messages of a frame carry the same last position, so the border between
-	// what is covered by the position and what is not never cuts a frame. A frame
+	// what is before the position and what is not never cuts a frame. A frame
 	// that was cut off may end after the frames that replaced it; whichever border
 	// is found, every complete frame before it is covered.
 	low, high := info.State.FirstSeq, info.State.LastSeq+1
@@ -126,7 +127,7 @@ func (b *Bus) Locate(ctx context.Context, position cdc.Position) (after uint64, 
 		if err != nil {
 			return 0, fmt.Errorf("read header of sequence %d: %w", m.sequence, err)
 		}
-		if last.After(position) {
+		if last.Compare(position) >= 0 {
 			high = middle
 		} else {
 			low = m.sequence + 1

@@ -331,7 +331,7 @@ func TestFramesOfAnyCutHoldTheSameChanges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := cdc.NewWriter("e", cdc.Position{}, 0)
 		w.Reset(nil)
-		var want, got []string
+		var want []string
 		var frames [][]byte
 		cut := func() {
 			if w.Empty() || !rapid.Bool().Draw(t, "cut") {
@@ -365,42 +365,48 @@ func TestFramesOfAnyCutHoldTheSameChanges(t *testing.T) {
 			}
 			frames = append(frames, data)
 		}
-		prev := cdc.Position{}
-		for _, data := range frames {
-			f, err := cdc.Open(data)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if f.Header.Prev != prev {
-				t.Fatalf("chain broken: %s after %s", f.Header.Prev, prev)
-			}
-			prev = f.Header.Last
-			schemas := make([]*cdc.Schema, len(f.Header.Schemas))
-			for i := range schemas {
-				schemas[i] = orders
-			}
-			r, err := f.Reader(schemas)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for {
-				var rec cdc.Record
-				ok, err := r.Next(&rec)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !ok {
-					break
-				}
-				if rec.Kind.IsRow() {
-					got = append(got, rec.Position.String())
-				}
-			}
-		}
+		got := positions(t, frames, orders)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// positions returns those of all rows of frames, which must follow each other.
+func positions(t *rapid.T, frames [][]byte, table *cdc.Schema) (got []string) {
+	prev := cdc.Position{}
+	for _, data := range frames {
+		f, err := cdc.Open(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Header.Prev != prev {
+			t.Fatalf("chain broken: %s after %s", f.Header.Prev, prev)
+		}
+		prev = f.Header.Last
+		schemas := make([]*cdc.Schema, len(f.Header.Schemas))
+		for i := range schemas {
+			schemas[i] = table
+		}
+		r, err := f.Reader(schemas)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			var rec cdc.Record
+			ok, err := r.Next(&rec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !ok {
+				break
+			}
+			if rec.Kind.IsRow() {
+				got = append(got, rec.Position.String())
+			}
+		}
+	}
+	return got
 }
 
 func TestPositionsAndFingerprintsPrintAndParse(t *testing.T) {

@@ -112,12 +112,6 @@ func newApplyStream(b *bus.Bus, log *slog.Logger) *applyStream {
 	return &applyStream{Bus: b, bucket: bucket{b, keyApply}, log: log}
 }
 
-// Last returns the last sequence of the stream.
-func (s *applyStream) Last(ctx context.Context) (uint64, error) {
-	info, err := s.Info(ctx)
-	return info.LastSequence, err
-}
-
 // Consumer delivers what follows the sequence. Where the messages right after it are
 // purged, it begins with the first that is there: whether a change is missing shows in
 // the positions, not in the sequences.
