@@ -73,7 +73,7 @@ func (s *store) advanceJob(db *database, t *table, now time.Time) error {
 	if j == nil {
 		return nil
 	}
-	for _, x := range db.txns {
+	for _, x := range db.open {
 		if x.tableID == t.id && x.id < j.maxTxn && !x.state.final() {
 			j.state = "WAITING_TXN"
 			return nil
@@ -267,7 +267,7 @@ func (d *schemaDraft) drop(c alterClause) error {
 		return unsupported("DROP COLUMN of a key column")
 	}
 	if containsFold(d.t.sortKey, c.name) {
-		return ddlError("Can not drop sort column: %s", c.name)
+		return ddlError("Can not drop sort column in primary data model table")
 	}
 	d.columns = append(d.columns[:i:i], d.columns[i+1:]...)
 	return nil
@@ -341,9 +341,11 @@ func canChangeType(from, to colType) error {
 		ok = to.kind == typeDatetime
 	case typeDatetime:
 		ok = to.kind == typeDate
+	default:
+		// BOOLEAN, VARBINARY and ARRAY change into nothing.
 	}
 	if !ok {
-		return ddlError("Can not change %s to %s", from, to)
+		return ddlError("Can not change %s to %s", from.primitive(), to.primitive())
 	}
 	return nil
 }

@@ -79,6 +79,14 @@ func (t colType) String() string {
 	}
 }
 
+// primitive is the type's name without parameters, with decimals told apart by width.
+func (t colType) primitive() string {
+	if t.kind == typeDecimal {
+		return t.decimalName()
+	}
+	return typeNames[t.kind]
+}
+
 func (t colType) decimalName() string {
 	switch {
 	case t.precision <= 9:

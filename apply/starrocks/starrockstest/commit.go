@@ -3,6 +3,7 @@ package starrockstest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -42,7 +43,8 @@ func (s *store) commitLoad(dbName string, x *txn, p *loadPlan, rows *loadRows, m
 	if s.opts.NoStore {
 		pub.counted = rows.loaded()
 	}
-	x.state, x.publish = stateCommitted, pub
+	s.commits++
+	x.state, x.publish, x.commitSeq = stateCommitted, pub, s.commits
 	now := s.now()
 	switch {
 	case mode.later && mode.after > 0:
@@ -50,7 +52,7 @@ func (s *store) commitLoad(dbName string, x *txn, p *loadPlan, rows *loadRows, m
 	case !mode.later:
 		x.visibleAt = now
 	}
-	s.publishDue(db, t, now)
+	s.publishDue(db, now)
 	return nil
 }
 
@@ -76,8 +78,8 @@ type tableView struct {
 
 func newTableView(db *database, t *table) *tableView {
 	v := &tableView{t: t, own: make(map[string]rowOp)}
-	for _, x := range db.txns {
-		if x.tableID == t.id && x.state == stateCommitted && x.publish != nil {
+	for _, x := range db.committed() {
+		if x.tableID == t.id && x.publish != nil {
 			v.pending = append(v.pending, x.publish.byKey)
 		}
 	}
@@ -88,8 +90,8 @@ func (v *tableView) get(key string) (row string, ok bool) {
 	if op, hit := v.own[key]; hit {
 		return op.row, !op.del
 	}
-	for i := len(v.pending) - 1; i >= 0; i-- {
-		if op, hit := v.pending[i][key]; hit {
+	for _, p := range slices.Backward(v.pending) {
+		if op, hit := p[key]; hit {
 			return op.row, !op.del
 		}
 	}

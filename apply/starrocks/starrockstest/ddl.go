@@ -69,7 +69,7 @@ func (s *store) truncateTable(ses *session, n truncateTable) error {
 	if err != nil {
 		return err
 	}
-	t.rows, t.appended, t.counted = make(map[string]string), nil, 0
+	t.rows, t.sorted, t.appended, t.counted = make(map[string]string), nil, nil, 0
 	t.versions++
 	return nil
 }
@@ -218,7 +218,7 @@ func keyIndexes(t *table, cols []*column, keys []string) ([]int, error) {
 		c := cols[i]
 		if t.model == modelPrimary {
 			if !c.typ.canBeKey() {
-				return nil, analysisError("primary key column[%s] type not supported: %s", c.name, c.typ)
+				return nil, analysisError("primary key column[%s] type not supported: %s", c.name, c.typ.sqlName())
 			}
 			if c.nullable {
 				return nil, analysisError("primary key column[%s] cannot be nullable", c.name)
@@ -258,8 +258,7 @@ func (s *store) makeColumn(t *table, def columnDef) (*column, error) {
 		return nil, analysisError("Default function currently supported only for DATETIME: %s", c.name)
 	}
 	if c.hasDefault {
-		switch c.typ.kind {
-		case typeJSON, typeArray, typeVarbinary:
+		if k := c.typ.kind; k == typeJSON || k == typeArray || k == typeVarbinary {
 			return nil, analysisError("Type '%s' only supports DEFAULT NULL, column: %s", c.typ, c.name)
 		}
 		if _, err := convertText(c.typ, c.defaultVal, convertOptions{csv: true}); err != nil {
@@ -284,6 +283,8 @@ func (s *store) checkType(t colType) error {
 			return analysisError("Array of JSON is not supported")
 		}
 		return s.checkType(*t.elem)
+	default:
+		// The other types are in all versions.
 	}
 	return nil
 }
@@ -310,9 +311,8 @@ func checkDistribution(t *table) error {
 		if t.model == modelPrimary && !t.schema.isKey(i) {
 			return ddlError("The distribution column must be key column: %s", name)
 		}
-		switch t.schema.columns[i].typ.kind {
-		case typeFloat, typeDouble, typeJSON, typeArray, typeVarbinary:
-			return ddlError("%s column can not be distribution column", t.schema.columns[i].typ)
+		if typ := t.schema.columns[i].typ; !typ.canBeDuplicateKey() {
+			return ddlError("%s column can not be distribution column", typ)
 		}
 	}
 	return nil

@@ -19,8 +19,8 @@ func TestCreateTableRefusals(t *testing.T) {
 	exec(t, s, "CREATE DATABASE d", "CREATE TABLE d.t (id INT NOT NULL) PRIMARY KEY(id)"+one)
 	tests := []struct{ name, stmt, want string }{
 		{"inline primary key", "CREATE TABLE d.x (id INT NOT NULL PRIMARY KEY, v INT)" + one, "Unexpected input 'PRIMARY'"},
-		{"decimal key", "CREATE TABLE d.x (id DECIMAL(10,0) NOT NULL) PRIMARY KEY(id)" + one, "primary key column[id] type not supported: DECIMAL64(10,0)"},
-		{"char key", "CREATE TABLE d.x (id CHAR(3) NOT NULL) PRIMARY KEY(id)" + one, "primary key column[id] type not supported: CHAR(3)"},
+		{"decimal key", "CREATE TABLE d.x (id DECIMAL(10,0) NOT NULL) PRIMARY KEY(id)" + one, "primary key column[id] type not supported: decimal(10, 0)"},
+		{"char key", "CREATE TABLE d.x (id CHAR(3) NOT NULL) PRIMARY KEY(id)" + one, "primary key column[id] type not supported: char(3)"},
 		{"binary key", "CREATE TABLE d.x (id VARBINARY NOT NULL) PRIMARY KEY(id)" + one, "type not supported"},
 		{"key not first", "CREATE TABLE d.x (v INT, id INT NOT NULL) PRIMARY KEY(id)" + one, "ordered prefix of the schema"},
 		{"keys out of order", "CREATE TABLE d.x (a INT, b INT) PRIMARY KEY(b, a)" + one, "ordered prefix of the schema"},

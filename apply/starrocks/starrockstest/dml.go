@@ -23,8 +23,8 @@ func (s *store) openTarget(ses *session, n tableName) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, x := range db.txns {
-		if x.tableID == t.id && x.state == stateCommitted {
+	for _, x := range db.committed() {
+		if x.tableID == t.id {
 			// A statement reads and writes the published rows only, so order would be lost.
 			s.makeVisible(t, x, s.now())
 		}
@@ -164,7 +164,7 @@ func (s *store) matching(ses *session, w *target, where expr, f func(n *env, row
 }
 
 func (s *store) tableCompiler(ses *session, t *table) *compiler {
-	return &compiler{store: s, session: ses, columns: t.relation().columns, alias: t.name, now: s.now()}
+	return &compiler{store: s, session: ses, columns: t.outColumns(), alias: t.name, now: s.now()}
 }
 
 func (s *store) updateRows(ses *session, n updateRows) (*result, error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 )
@@ -223,15 +224,7 @@ func (s *faultScript) take(stage faultStage, table, label, sql string) *Fault {
 
 // is is safe on nil, which stands for no fault.
 func (f *Fault) is(kinds ...FaultKind) bool {
-	if f == nil {
-		return false
-	}
-	for _, k := range kinds {
-		if f.Kind == k {
-			return true
-		}
-	}
-	return false
+	return f != nil && slices.Contains(kinds, f.Kind)
 }
 
 func (f *Fault) code(absent int) int {

@@ -122,12 +122,11 @@ func (f *frontEnd) loadState(w http.ResponseWriter, r *http.Request, db string) 
 	}
 	label := r.URL.Query().Get("label")
 	if fault := f.srv.faults.take(stageState, db, label, ""); fault != nil {
-		if fault.Delay > 0 {
-			f.srv.pause(r.Context(), time.Duration(fault.Delay))
-		} else {
+		if fault.Delay <= 0 {
 			http.Error(w, fault.message("stand-in fault"), fault.code(http.StatusServiceUnavailable))
 			return
 		}
+		f.srv.pause(r.Context(), time.Duration(fault.Delay))
 	}
 	if !f.authorized(w, r, false) {
 		return

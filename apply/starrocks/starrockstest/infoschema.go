@@ -104,6 +104,8 @@ func (s *store) columnRow(db *database, t *table, i int, c *column) []value {
 		scale = intValue(0)
 	case typeDatetime:
 		datetime = intValue(0)
+	default:
+		// The other types have none of these.
 	}
 	key := ""
 	if t.schema.isKey(i) {
@@ -124,14 +126,8 @@ func columnTypeText(t colType) string {
 	switch t.kind {
 	case typeBoolean:
 		return "tinyint(1)"
-	case typeTinyint, typeSmallint, typeInt, typeBigint, typeLargeint:
-		name, _, _ := strings.Cut(t.sqlName(), "(")
-		if t.kind == typeLargeint {
-			return "bigint(20) unsigned"
-		}
-		return name + t.sqlName()[len(name):]
-	case typeDecimal:
-		return fmt.Sprintf("decimal(%d,%d)", t.precision, t.scale)
+	case typeLargeint:
+		return "bigint(20) unsigned"
 	default:
 		return t.sqlName()
 	}

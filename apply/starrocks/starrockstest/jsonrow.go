@@ -40,11 +40,12 @@ func convertTokenBool(t colType, b bool) (value, error) {
 		return boolValue(b), nil
 	case typeTinyint, typeSmallint, typeInt, typeBigint, typeFloat, typeDouble:
 		return null, errUnconvertible
+	default:
+		if b {
+			return convertText(t, "1", convertOptions{})
+		}
+		return convertText(t, "0", convertOptions{})
 	}
-	if b {
-		return convertText(t, "1", convertOptions{})
-	}
-	return convertText(t, "0", convertOptions{})
 }
 
 // convertTokenNested stores arrays and objects in text columns as minified JSON text.

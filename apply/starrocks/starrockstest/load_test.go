@@ -2,9 +2,11 @@ package starrockstest_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -185,6 +187,55 @@ func TestLoadRefusals(t *testing.T) {
 	a, err = tryLoad(t, s, "dup", `{"id":1}`, headers("columns: id,__op"))
 	if err != nil || !strings.Contains(a.Message, "only supported in primary key table") {
 		t.Errorf("got %s, %v", a.raw, err)
+	}
+}
+
+func TestBackEndChecksThePassword(t *testing.T) {
+	t.Parallel()
+	s := startTable(t, starrockstest.Options{}, twoColumns)
+	r := request(t, http.MethodPut, "http://"+s.BEHTTP()+"/api/d/t/_stream_load", strings.NewReader(`{"id":1}`), headers())
+	r.SetBasicAuth(testUser, "wrong")
+	resp, err := client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || !strings.Contains(string(b), "Access denied for root@127.0.0.1") || len(dump(t, s, "t")) != 0 {
+		t.Errorf("got %s, %v", b, err)
+	}
+}
+
+// TestManyLoadsAndReadersAtOnce is for the race detector, and checks that no row is lost among them.
+func TestManyLoadsAndReadersAtOnce(t *testing.T) {
+	t.Parallel()
+	s := startTable(t, starrockstest.Options{}, twoColumns)
+	const writers, loads = 4, 20
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := range loads {
+				body := fmt.Sprintf(`{"id":%d,"v":"a"}{"id":0,"v":"w%d"}`, w*loads+i+1, w)
+				a, err := tryLoad(t, s, "t", body, headers(fmt.Sprintf("label: w%d-%d", w, i)))
+				if err != nil || a.Status != "Success" {
+					t.Errorf("got %s, %v", a.raw, err)
+				}
+			}
+		})
+		wg.Go(func() {
+			for range loads {
+				if _, err := s.Query("SELECT v, COUNT(*), MAX(id) FROM d.t GROUP BY v"); err != nil {
+					t.Error(err)
+				}
+				if err := s.Exec("UPDATE d.t SET v = 'u' WHERE id = 0"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := query(t, s, "SELECT COUNT(*) FROM d.t"); got[0] != "81" {
+		t.Errorf("%s rows", got[0])
 	}
 }
 

@@ -26,12 +26,10 @@ func (s *Server) serveMySQL(ln net.Listener, conns *connSet) {
 		if !conns.add(conn) {
 			return
 		}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			defer conns.remove(conn)
 			s.serveConn(conf, users, conn)
-		}()
+		})
 	}
 }
 
@@ -61,8 +59,7 @@ type mysqlHandler struct {
 var errDropped = errors.New("connection dropped by a fault")
 
 func mysqlError(err error) error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return &mysql.MyError{Code: e.Code, State: e.State, Message: e.Message}
 	}
 	return &mysql.MyError{Code: 1064, State: "HY000", Message: err.Error()}
@@ -119,7 +116,7 @@ func (h *mysqlHandler) HandleFieldList(name, _ string) ([]*mysql.Field, error) {
 		return nil, mysqlError(err)
 	}
 	var fields []*mysql.Field
-	for _, c := range t.relation().columns {
+	for _, c := range t.outColumns() {
 		fields = append(fields, fieldOf(c))
 	}
 	return fields, nil

@@ -29,7 +29,8 @@ type Options struct {
 	Version string
 	// Data is the folder of the append-only log. Defaults to "", which keeps everything in memory.
 	Data string
-	// NoStore parses, checks and counts rows but does not keep them; labels are kept. For benchmarks.
+	// NoStore parses, checks and counts rows but does not keep them; labels are kept. COUNT(*) gives the rows that
+	// arrived, other queries find nothing. For benchmarks.
 	NoStore bool
 
 	// LabelKeepMaxNum is how many transactions a database remembers. Defaults to 1000.

@@ -10,7 +10,7 @@ import (
 // A stored row is a run of cells: uvarint(column id << 2 | form), then the payload. A column that is missing reads
 // as the default it was added with, which is how fast schema evolution needs no rewrite.
 const (
-	formNull = iota
+	formNull = iota + 1
 	formInt
 	formText
 )

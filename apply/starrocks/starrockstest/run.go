@@ -13,8 +13,20 @@ type session struct {
 
 const informationSchema = "information_schema"
 
-// run executes a statement for a session and logs it if it changed something.
+// run executes a statement for a session and logs it if it changed something. A SELECT reads a snapshot and leaves the
+// lock to others.
 func (s *store) run(ses *session, stmt *statement) (*result, error) {
+	if sel, ok := stmt.node.(*selectRows); ok {
+		rel, err := s.openRelation(ses, sel)
+		if err != nil {
+			return nil, err
+		}
+		return s.selectFrom(ses, sel, rel)
+	}
+	return s.runChange(ses, stmt)
+}
+
+func (s *store) runChange(ses *session, stmt *statement) (*result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.advance(); err != nil {
@@ -51,8 +63,6 @@ func (s *store) runLocked(ses *session, stmt *statement) (*result, error) {
 	switch n := stmt.node.(type) {
 	case ignored:
 		return &result{}, nil
-	case *selectRows:
-		return s.runSelect(ses, n)
 	case show:
 		return s.runShow(ses, n)
 	case useDatabase:
@@ -109,26 +119,37 @@ func (s *store) table(ses *session, n tableName) (*database, *table, error) {
 	return db, t, nil
 }
 
-func (s *store) runSelect(ses *session, sel *selectRows) (*result, error) {
+// openRelation takes a snapshot of what a SELECT reads.
+func (s *store) openRelation(ses *session, sel *selectRows) (*relation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.advance(); err != nil {
+		return nil, err
+	}
+	rel, err := s.relationOf(ses, sel)
+	if err != nil {
+		return nil, err
+	}
+	rel.now = s.now()
+	return rel, nil
+}
+
+func (s *store) relationOf(ses *session, sel *selectRows) (*relation, error) {
 	if sel.from == nil {
-		return s.selectFrom(ses, sel, rowsRelation(nil, [][]value{nil}))
+		return rowsRelation(nil, [][]value{nil}), nil
 	}
 	name := *sel.from
 	if name.db == "" {
 		name.db = ses.db
 	}
 	if strings.EqualFold(name.db, informationSchema) {
-		rel, err := s.informationSchema(name.name)
-		if err != nil {
-			return nil, err
-		}
-		return s.selectFrom(ses, sel, rel)
+		return s.informationSchema(name.name)
 	}
 	_, t, err := s.table(ses, name)
 	if err != nil {
 		return nil, err
 	}
-	return s.selectFrom(ses, sel, t.relation())
+	return t.relation(), nil
 }
 
 func (s *store) setConfig(n setConfig) error {

@@ -1,8 +1,10 @@
 package starrockstest
 
 import (
+	"slices"
 	"sort"
 	"strings"
+	"time"
 )
 
 // result is what a statement gives back. columns is nil for statements without rows.
@@ -18,6 +20,9 @@ type relation struct {
 	alias   string
 	// each calls f for every row; the slice may be reused, the texts stay valid.
 	each func(f func(row []value) error) error
+	// count, where set, is how many rows each would give.
+	count func() int64
+	now   time.Time
 }
 
 func rowsRelation(columns []outColumn, rows [][]value) *relation {
@@ -32,14 +37,14 @@ func rowsRelation(columns []outColumn, rows [][]value) *relation {
 }
 
 func (t *table) relation() *relation {
-	r := &relation{alias: t.name}
-	for _, c := range t.schema.columns {
-		r.columns = append(r.columns, outColumn{name: c.name, typ: c.typ})
-	}
+	r := &relation{alias: t.name, columns: t.outColumns()}
+	// Schema and rows never change in place, so that what follows needs no lock.
+	sc, rows, count := t.schema, t.snapshot(), t.rowCount()
+	r.count = func() int64 { return count }
 	r.each = func(f func([]value) error) error {
-		vals := make([]value, len(t.schema.columns))
-		for _, row := range t.snapshot() {
-			if err := t.schema.decodeRow(row, vals); err != nil {
+		vals := make([]value, len(sc.columns))
+		for _, row := range rows {
+			if err := sc.decodeRow(row, vals); err != nil {
 				return err
 			}
 			if err := f(vals); err != nil {
@@ -49,6 +54,14 @@ func (t *table) relation() *relation {
 		return nil
 	}
 	return r
+}
+
+func (t *table) outColumns() []outColumn {
+	var cols []outColumn
+	for _, c := range t.schema.columns {
+		cols = append(cols, outColumn{name: c.name, typ: c.typ})
+	}
+	return cols
 }
 
 // query is a SELECT bound to its relation.
@@ -100,7 +113,7 @@ func (s *store) selectFrom(ses *session, sel *selectRows, rel *relation) (*resul
 
 func (s *store) bindQuery(ses *session, sel *selectRows, rel *relation) (*query, error) {
 	q := &query{rel: rel, limit: sel.limit, offset: sel.offset, unique: sel.distinct}
-	c := &compiler{store: s, session: ses, columns: rel.columns, alias: rel.alias, now: s.now()}
+	c := &compiler{store: s, session: ses, columns: rel.columns, alias: rel.alias, now: rel.now}
 	if sel.alias != "" {
 		c.alias = sel.alias
 	}
@@ -186,11 +199,7 @@ func hasAggregate(e expr) bool {
 		case "count", "sum", "min", "max", "avg":
 			return true
 		}
-		for _, a := range e.args {
-			if hasAggregate(a) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(e.args, hasAggregate)
 	case binaryExpr:
 		return hasAggregate(e.l) || hasAggregate(e.r)
 	case unaryExpr:
@@ -307,7 +316,27 @@ type rowGroup struct {
 	accs []*accumulator
 }
 
+// onlyCounts tells whether the number of rows answers the query.
+func (q *query) onlyCounts() bool {
+	if q.where != nil || len(q.group) > 0 || q.rel.count == nil {
+		return false
+	}
+	for _, a := range q.aggs {
+		if a.arg != nil {
+			return false
+		}
+	}
+	return true
+}
+
 func (q *query) collectGroups() ([]sortedRow, error) {
+	if q.onlyCounts() {
+		g := q.newGroup(make([]value, len(q.rel.columns)))
+		for _, a := range g.accs {
+			a.count = q.rel.count()
+		}
+		return q.outputGroups([]*rowGroup{g})
+	}
 	groups := make(map[string]*rowGroup)
 	var order []*rowGroup
 	n := &env{}
@@ -339,8 +368,12 @@ func (q *query) collectGroups() ([]sortedRow, error) {
 	if len(order) == 0 && len(q.group) == 0 {
 		order = append(order, q.newGroup(make([]value, len(q.rel.columns))))
 	}
+	return q.outputGroups(order)
+}
+
+func (q *query) outputGroups(groups []*rowGroup) ([]sortedRow, error) {
 	var out []sortedRow
-	for _, g := range order {
+	for _, g := range groups {
 		n := &env{row: g.row}
 		for _, a := range g.accs {
 			n.aggs = append(n.aggs, a.result())

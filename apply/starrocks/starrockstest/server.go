@@ -67,7 +67,7 @@ func Start(t testing.TB, opts Options) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	select {
@@ -175,9 +175,7 @@ func (s *Server) Down(parts ...Part) {
 
 // bounce closes a part and opens it again after d; zero leaves it closed.
 func (s *Server) bounce(p Part, d time.Duration) {
-	s.serving.Add(1)
-	go func() {
-		defer s.serving.Done()
+	s.serving.Go(func() {
 		s.Down(p)
 		if d <= 0 {
 			return
@@ -192,7 +190,7 @@ func (s *Server) bounce(p Part, d time.Duration) {
 		if err := s.Up(p); err != nil {
 			s.opts.Logger.Error("reopen listener", "part", string(p), "err", err)
 		}
-	}()
+	})
 }
 
 // pause waits for d, or until the request or the server ends.

@@ -39,6 +39,7 @@ func (s *store) runShow(ses *session, n show) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
+	rel.now = s.now()
 	sel := n.filter
 	sel.items = []selectItem{{star: true}}
 	if n.hasLike {

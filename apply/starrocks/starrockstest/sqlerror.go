@@ -9,6 +9,7 @@ type Error struct {
 	Message string
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	return fmt.Sprintf("Error %d (%s): %s", e.Code, e.State, e.Message)
 }

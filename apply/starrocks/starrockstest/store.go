@@ -17,6 +17,7 @@ type store struct {
 	nextTable   uint64
 	nextTxn     int64
 	nextJob     int64
+	commits     int64
 	config      map[string]string
 	lastClean   time.Time
 	log         *wal
@@ -36,6 +37,8 @@ type database struct {
 	tables map[string]*table
 	labels map[string]*txn
 	txns   []*txn
+	// open is the part of txns that is not final yet, in the same order.
+	open []*txn
 }
 
 const (
@@ -83,15 +86,10 @@ func (s *store) configInt(name string) int {
 func (s *store) advance() error {
 	now := s.now()
 	for _, db := range s.dbs {
-		for _, t := range db.txns {
-			if t.state == statePrepare && now.After(t.deadline) {
-				if err := s.abortLocked(db, t, "timeout by txn manager"); err != nil {
-					return err
-				}
-			}
+		if err := s.advanceTxns(db, now); err != nil {
+			return err
 		}
 		for _, t := range db.tables {
-			s.publishDue(db, t, now)
 			if err := s.advanceJob(db, t, now); err != nil {
 				return err
 			}
@@ -100,6 +98,18 @@ func (s *store) advance() error {
 	if now.Sub(s.lastClean) >= s.opts.LabelCleanInterval {
 		s.evictLabels(now)
 	}
+	return nil
+}
+
+func (s *store) advanceTxns(db *database, now time.Time) error {
+	for _, x := range db.open {
+		if x.state == statePrepare && now.After(x.deadline) {
+			if err := s.abortLocked(db, x, "timeout by txn manager"); err != nil {
+				return err
+			}
+		}
+	}
+	s.publishDue(db, now)
 	return nil
 }
 

@@ -1,7 +1,7 @@
 package starrockstest
 
 import (
-	"sort"
+	"slices"
 	"strings"
 	"time"
 )
@@ -73,12 +73,7 @@ func (s *schema) find(name string) int {
 }
 
 func (s *schema) isKey(i int) bool {
-	for _, k := range s.key {
-		if k == i {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.key, i)
 }
 
 func (s *schema) keyNames() []string {
@@ -105,6 +100,7 @@ type table struct {
 	created     time.Time
 
 	rows     map[string]string // primary key tables: encoded key to row
+	sorted   []string          // the keys of rows in order; nil where that has to be found out
 	appended []string          // duplicate key tables
 	versions int               // committed loads and statements
 	counted  int64             // rows seen in no-store mode
@@ -121,13 +117,15 @@ func (t *table) snapshot() []string {
 	if t.model == modelDuplicate {
 		return append([]string(nil), t.appended...)
 	}
-	keys := make([]string, 0, len(t.rows))
-	for k := range t.rows {
-		keys = append(keys, k)
+	if t.sorted == nil {
+		t.sorted = make([]string, 0, len(t.rows))
+		for k := range t.rows {
+			t.sorted = append(t.sorted, k)
+		}
+		slices.Sort(t.sorted)
 	}
-	sort.Strings(keys)
-	out := make([]string, len(keys))
-	for i, k := range keys {
+	out := make([]string, len(t.sorted))
+	for i, k := range t.sorted {
 		out[i] = t.rows[k]
 	}
 	return out
@@ -159,4 +157,14 @@ func (t *table) apply(ops []rowOp) {
 			t.rows[op.key] = op.row
 		}
 	}
+	t.sorted = t.keysIfUnchanged(ops)
+}
+
+// keysIfUnchanged keeps the sorted keys where a load only updated rows, which is seen by their number: a delete
+// drops them.
+func (t *table) keysIfUnchanged(ops []rowOp) []string {
+	if len(t.sorted) != len(t.rows) || slices.ContainsFunc(ops, func(op rowOp) bool { return op.del }) {
+		return nil
+	}
+	return t.sorted
 }

@@ -1,6 +1,8 @@
 package starrockstest
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -43,6 +45,8 @@ type txn struct {
 	finished time.Time
 	// visibleAt is when a committed transaction becomes visible; zero waits for a release.
 	visibleAt time.Time
+	// commitSeq orders the commits, which is not the order of the transactions' numbers.
+	commitSeq int64
 	publish   *publication
 }
 
@@ -106,16 +110,15 @@ func (s *store) begin(dbName, tableName, label string, timeout time.Duration) (*
 func (db *database) remember(x *txn) {
 	db.txns = append(db.txns, x)
 	db.labels[x.label] = x
+	if !x.state.final() {
+		db.open = append(db.open, x)
+	}
 }
 
+// running counts the transactions that are not final, and forgets those that have become so.
 func (db *database) running() int {
-	n := 0
-	for _, t := range db.txns {
-		if !t.state.final() {
-			n++
-		}
-	}
-	return n
+	db.open = slices.DeleteFunc(db.open, func(x *txn) bool { return x.state.final() })
+	return len(db.open)
 }
 
 // labelState is what get_load_state answers.
@@ -188,20 +191,40 @@ func (s *store) evictLabel(dbName, label string) {
 	}
 }
 
-// publishDue makes committed loads visible, in commit order. Callers hold the mutex.
-func (s *store) publishDue(db *database, t *table, now time.Time) {
-	for _, x := range db.txns {
-		if x.tableID != t.id || x.state != stateCommitted {
-			continue
-		}
+// publishDue makes committed loads visible, per table in commit order. Callers hold the mutex.
+func (s *store) publishDue(db *database, now time.Time) {
+	committed := db.committed()
+	waiting := make(map[uint64]bool)
+	for _, x := range committed {
 		if x.visibleAt.IsZero() || now.Before(x.visibleAt) {
-			return
+			waiting[x.tableID] = true
 		}
-		s.makeVisible(t, x, now)
+		if !waiting[x.tableID] {
+			_, t := s.findTable(db.name, x.tableID)
+			s.makeVisible(t, x, now)
+		}
 	}
 }
 
+// committed are the transactions that readers do not see yet, in commit order.
+func (db *database) committed() []*txn {
+	var out []*txn
+	for _, x := range db.open {
+		if x.state == stateCommitted {
+			out = append(out, x)
+		}
+	}
+	slices.SortFunc(out, func(a, b *txn) int { return cmp.Compare(a.commitSeq, b.commitSeq) })
+	return out
+}
+
+// makeVisible publishes a load; t is nil where the table has been dropped since.
 func (s *store) makeVisible(t *table, x *txn, now time.Time) {
+	if t == nil {
+		x.publish = nil
+		x.state, x.finished = stateVisible, now
+		return
+	}
 	if p := x.publish; p != nil {
 		t.apply(p.ops)
 		t.counted += p.counted
@@ -217,14 +240,10 @@ func (s *store) release() {
 	defer s.mu.Unlock()
 	now := s.now()
 	for _, db := range s.dbs {
-		for _, x := range db.txns {
-			if x.state == stateCommitted {
-				x.visibleAt = now
-			}
+		for _, x := range db.committed() {
+			x.visibleAt = now
 		}
-		for _, t := range db.tables {
-			s.publishDue(db, t, now)
-		}
+		s.publishDue(db, now)
 	}
 }
 

@@ -123,8 +123,10 @@ func (v value) asRat() *big.Rat {
 		if r, ok := new(big.Rat).SetString(v.text); ok {
 			return r
 		}
+		return nil
+	default:
+		return nil
 	}
-	return nil
 }
 
 // asMicros reads a temporal value or a text as microseconds since 1970.
