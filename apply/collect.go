@@ -52,6 +52,7 @@ type collector struct {
 	// barrier is the index of the first change that must not be in one batch
 	// with those before it, or -1.
 	barrier int
+	total   uint64                 // of the changes of the epoch that were collected
 	current map[uint32]*cdc.Schema // table OID -> schema of its changes in the batch
 }
 
@@ -97,6 +98,7 @@ func (c *collector) add(frame *cdc.Frame, schemas []*cdc.Schema, sequence uint64
 		c.last = h.Last
 	}
 	c.ended(h)
+	c.total = h.Total
 	c.frames = append(c.frames, frameEnd{n: len(c.changes), sequence: sequence, commitTime: h.CommitTime, changes: len(c.changes) - before})
 	return nil
 }
@@ -227,6 +229,8 @@ func (c *collector) cut(n int, before cdc.Checkpoint) batch {
 	}
 	b.frames = c.frames[:frames:frames]
 	c.keep(n, commits, frames)
+	// A truncate of several tables is one change of the stream and several here.
+	b.checkpoint.Total = max(before.Total, c.total-min(c.total, uint64(len(c.changes))))
 	return b
 }
 

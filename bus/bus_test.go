@@ -69,7 +69,7 @@ func testFramesComeBackInOrder(t *testing.T, cfg bus.Config) {
 		t.Errorf("last sequence is %d", last.Sequence)
 	}
 	tail, err := b.Tail(t.Context())
-	want := cdc.Tail{Sequence: 200, Last: cdc.Position{Commit: 200_000, Ordinal: 1}, End: 200_001}
+	want := cdc.Tail{Sequence: 200, Last: cdc.Position{Commit: 200_000, Ordinal: 1}, End: 200_001, Total: 200}
 	if err != nil || tail != want {
 		t.Errorf("tail is %+v, %v; want %+v", tail, err, want)
 	}

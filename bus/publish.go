@@ -162,7 +162,7 @@ func (p *Publisher) setStored(sequence uint64, f *frame) {
 	defer p.mu.Unlock()
 	p.tail.Sequence = sequence
 	if f != nil {
-		p.tail.Empty, p.tail.Last, p.tail.End = false, f.header.Last, f.header.End
+		p.tail.Empty, p.tail.Last, p.tail.End, p.tail.Total = false, f.header.Last, f.header.End, f.header.Total
 	}
 }
 

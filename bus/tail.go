@@ -89,7 +89,7 @@ func (b *Bus) lastFrame(ctx context.Context, t tail, m stored, first uint64) (ta
 	if f.Header.Epoch != b.epoch {
 		return tail{}, fmt.Errorf("open frame of sequence %d: it was made for epoch %s, the stream is of %s", m.sequence, f.Header.Epoch, b.epoch)
 	}
-	t.Empty, t.Last, t.End, t.first = false, f.Header.Last, f.Header.End, first
+	t.Empty, t.Last, t.End, t.Total, t.first = false, f.Header.Last, f.Header.End, f.Header.Total, first
 	return t, nil
 }
 

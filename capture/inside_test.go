@@ -143,7 +143,7 @@ func TestSocketReturnsEveryMessageWhole(t *testing.T) {
 					}
 					break
 				}
-				if err := s.fill(context.Background(), time.Time{}); err != nil {
+				if err := s.fill(context.Background(), 0); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -176,7 +176,7 @@ func TestSocketRefusesImpossibleLengths(t *testing.T) {
 	t.Parallel()
 	for _, head := range []string{"d\x00\x00\x00\x03", "d\xff\xff\xff\xff"} {
 		s := newSocket(&pieces{data: []byte(head), size: 9}, minReadBytes)
-		if err := s.fill(context.Background(), time.Time{}); err != nil {
+		if err := s.fill(context.Background(), 0); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, _, err := s.next(); err == nil {
@@ -306,7 +306,7 @@ func TestChangesThatCannotBeTrustedStop(t *testing.T) {
 
 func TestPaceNapsOnlyWhileChangesKeepComing(t *testing.T) {
 	t.Parallel()
-	p := newPace()
+	p := newPace(func(bool) {})
 	nap := func(last int) time.Duration {
 		began := time.Now()
 		p.wait(context.Background(), last)
@@ -327,7 +327,7 @@ func TestPaceNapsOnlyWhileChangesKeepComing(t *testing.T) {
 	if nap(napBytes) >= napTime {
 		t.Error("it naps although the socket was full")
 	}
-	p.read(10 * time.Millisecond)
+	p.read(100 * time.Millisecond)
 	if p.busy() {
 		t.Error("it is busy after a pause")
 	}

@@ -109,7 +109,7 @@ func (s *session) start(ctx context.Context, st *start, group *errgroup.Group) e
 		case err != nil:
 			return err
 		case !ok:
-			if err := s.sock.fill(ctx, time.Time{}); err != nil {
+			if err := s.sock.fill(ctx, 0); err != nil {
 				return err
 			}
 		case kind == 'W':
@@ -145,6 +145,7 @@ func (s *session) open(ctx context.Context, st *start) (err error) {
 		last, end = cdc.Position{Commit: st.slot}, st.slot
 	}
 	s.out = cdc.NewWriter(c.stream.Epoch(), last, end)
+	s.out.Continue(tail.Total)
 	s.out.Reset(c.buffer())
 	c.mu.Lock()
 	c.flow = flow{clear: st.slot, empty: true}
@@ -191,30 +192,25 @@ func (s *session) readLoop(ctx context.Context) error {
 const flushAfter = 100 * time.Millisecond
 
 // pause is called when everything that was read is handled. It publishes the frame if
-// there is nothing to wait for, and returns until when to wait for more.
-func (s *session) pause(ctx context.Context) (time.Time, error) {
+// there is nothing to wait for, and returns how long to wait for more.
+func (s *session) pause(ctx context.Context) (time.Duration, error) {
 	if !s.out.Empty() {
-		now := time.Now()
-		full := s.frameSince.Add(5 * s.c.cfg.FrameDelay)
-		if (s.sock.pace.busy() || s.out.InTransaction()) && now.Before(full) {
+		left := 5*s.c.cfg.FrameDelay - time.Since(s.frameSince)
+		if (s.sock.pace.busy() || s.out.InTransaction()) && left > 0 {
 			s.tell()
-			wait := now.Add(s.c.cfg.FrameDelay)
-			if full.Before(wait) {
-				wait = full
-			}
-			return wait, nil
+			return min(left, s.c.cfg.FrameDelay), nil
 		}
 		if err := s.publish(ctx); err != nil {
-			return time.Time{}, err
+			return 0, err
 		}
 	}
 	if s.tell() > 0 {
-		return time.Now().Add(flushAfter), nil
+		return flushAfter, nil
 	}
-	return time.Time{}, nil
+	return 0, nil
 }
 
-// quiet is called when nothing came until the deadline.
+// quiet is called when nothing came for as long as pause had said.
 func (s *session) quiet(ctx context.Context) error {
 	if !s.out.Empty() {
 		return s.publish(ctx)

@@ -17,7 +17,7 @@ import (
 // cannot make one of more than a gigabyte.
 const messageMax = 1<<30 + 1<<16
 
-// errIdle is answered by fill when its deadline passes.
+// errIdle is answered by fill when nothing came in time.
 var errIdle = errors.New("nothing to read")
 
 // socket reads and writes messages of the PostgreSQL protocol on a connection that is
@@ -39,7 +39,7 @@ type socket struct {
 
 func newSocket(conn net.Conn, readBytes int) *socket {
 	base := make([]byte, readBytes)
-	return &socket{conn: conn, pace: newPace(), base: base, buf: base}
+	return &socket{conn: conn, pace: newPace(quieten(conn)), base: base, buf: base}
 }
 
 // messageHead is the type and the length before each message; the length counts itself.
@@ -63,10 +63,16 @@ func (s *socket) next() (kind byte, payload []byte, ok bool, err error) {
 	return in[0], in[messageHead : 1+size : 1+size], true, nil
 }
 
-// fill reads more, until the deadline unless that is zero.
-func (s *socket) fill(ctx context.Context, deadline time.Time) error {
+// fill reads more. It waits that long for something to come, or for ever if wait is zero.
+func (s *socket) fill(ctx context.Context, wait time.Duration) error {
 	s.room()
 	s.pace.wait(ctx, s.last)
+	var deadline time.Time
+	if wait > 0 {
+		// Counted from after the nap, or a nap that took long would leave no time
+		// to read what has come meanwhile.
+		deadline = s.pace.now().Add(wait)
+	}
 	if !deadline.IsZero() || s.deadline {
 		if err := s.conn.SetReadDeadline(deadline); err != nil {
 			return fmt.Errorf("read from server: %w", err)

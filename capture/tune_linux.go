@@ -23,3 +23,33 @@ func tuneSocket(conn net.Conn) {
 		_ = syscall.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, userTimeout)
 	})
 }
+
+// napLowWater is how much must have come in for the kernel to wake somebody during a
+// nap.
+const napLowWater = napBytes
+
+// quieten returns a function that switches wake-ups of a connection off and on. Without
+// it the runtime's poller wakes for every packet, nap or not. The low-water mark lets the
+// receive buffer grow, too.
+func quieten(conn net.Conn) func(on bool) {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = t.NetConn() // beneath TLS
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return func(bool) {}
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return func(bool) {}
+	}
+	mark := 1
+	set := func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, mark) }
+	return func(on bool) {
+		mark = 1
+		if on {
+			mark = napLowWater
+		}
+		_ = raw.Control(set)
+	}
+}

@@ -6,3 +6,6 @@ import "net"
 
 // tuneSocket leaves the system's defaults.
 func tuneSocket(net.Conn) {}
+
+// quieten returns a function that does nothing: a nap is less worth here.
+func quieten(net.Conn) func(on bool) { return func(bool) {} }

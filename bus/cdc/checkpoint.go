@@ -16,6 +16,8 @@ type Checkpoint struct {
 	// Sequence is that of the last message of the stream whose frame is applied
 	// as a whole.
 	Sequence uint64 `json:"sequence"`
+	// Total counts the changes of the epoch up to here, see [Header].
+	Total uint64 `json:"total"`
 	// At is when the checkpoint was reached, by the clock of apply's host.
 	At time.Time `json:"at"`
 }
@@ -28,4 +30,6 @@ type Tail struct {
 	Empty bool
 	Last  Position
 	End   LSN
+	// Total counts the changes of the epoch up to here, see [Header].
+	Total uint64
 }

@@ -40,6 +40,9 @@ type Header struct {
 	Open bool `msgpack:"o,omitempty"`
 	// Changes counts rows and truncates.
 	Changes int `msgpack:"n"`
+	// Total counts the changes of this frame and all before it in the epoch. What
+	// is queued is the difference of two totals.
+	Total uint64 `msgpack:"c"`
 	// CommitTime is that of the last transaction, in microseconds since 1970 UTC.
 	CommitTime int64 `msgpack:"t"`
 	// Schemas are those that the records refer to by index.

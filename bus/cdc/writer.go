@@ -24,6 +24,7 @@ type Writer struct {
 	last  Position // of the last change written or skipped
 	prev  Position
 	end   LSN
+	total uint64
 
 	schemas    []SchemaRef
 	index      map[*Schema]int
@@ -53,6 +54,9 @@ type txn struct {
 func NewWriter(epoch string, last Position, end LSN) *Writer {
 	return &Writer{epoch: epoch, last: last, prev: last, end: end, index: map[*Schema]int{}, sent: map[Fingerprint]bool{}}
 }
+
+// Continue says how many changes the stream holds already, for Header.Total.
+func (w *Writer) Continue(total uint64) { w.total = total }
 
 // Reset starts the next frame in buf, whose content is discarded. It must be called
 // before the first record and after each Seal.
@@ -122,6 +126,7 @@ func (w *Writer) change() {
 	w.txn.touched = true
 	w.last = Position{Commit: w.txn.commit, Ordinal: w.txn.ordinal}
 	w.changes++
+	w.total++
 	w.records++
 }
 
@@ -225,7 +230,7 @@ func (w *Writer) End() LSN { return w.end }
 func (w *Writer) Seal() (data []byte, header Header, err error) {
 	header = Header{
 		Version: FormatVersion, Epoch: w.epoch, Prev: w.prev, Last: w.last, End: w.end,
-		Open: w.txn.open && w.txn.marked, Changes: w.changes, CommitTime: w.txn.commitTime,
+		Open: w.txn.open && w.txn.marked, Changes: w.changes, Total: w.total, CommitTime: w.txn.commitTime,
 		Schemas: append([]SchemaRef(nil), w.schemas...),
 	}
 	for s, i := range w.index {

@@ -91,6 +91,9 @@ func (p *pipeline) work(ctx context.Context) error {
 // wire makes the stages, with what was asked for over the API before.
 func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
 	s := &stages{bus: b, stream: newCaptureStream(b), progress: newProgress(), control: bucket{b, keyControl}}
+	if _, err := s.stream.Tail(ctx); err != nil { // Lets the status count what is queued.
+		return nil, err
+	}
 	d, revision, err := loadDesired(ctx, s.control)
 	if err != nil {
 		return nil, err

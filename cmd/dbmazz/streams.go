@@ -53,6 +53,7 @@ type captureStream struct {
 
 	mu        sync.Mutex
 	publisher *bus.Publisher
+	total     uint64 // changes that are stored, of the epoch
 }
 
 func newCaptureStream(b *bus.Bus) *captureStream {
@@ -69,6 +70,27 @@ func (s *captureStream) Open(ctx context.Context) (capture.Publisher, error) {
 	defer s.mu.Unlock()
 	s.publisher = p
 	return p, nil
+}
+
+// Tail returns the end of the stream.
+func (s *captureStream) Tail(ctx context.Context) (cdc.Tail, error) {
+	t, err := s.Bus.Tail(ctx)
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.total = t.Total
+	}
+	return t, err
+}
+
+// stored returns how many changes of the epoch the stream has got.
+func (s *captureStream) stored() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.publisher == nil {
+		return s.total
+	}
+	return max(s.total, s.publisher.Stored().Total)
 }
 
 // waiting says what the publisher waits for, empty when it does not.
