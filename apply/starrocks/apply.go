@@ -112,7 +112,7 @@ func (a *applyRun) plan() ([]*group, error) {
 		switch {
 		case len(row.MovedFrom) > 0:
 			g = moved
-		case row.Op == apply.OpDelete && (hard || !row.KeyOnly):
+		case row.Op == apply.OpDelete && (hard || (!row.KeyOnly && !row.Partial)):
 			if anyMoved {
 				g = moved
 			}

@@ -1,7 +1,6 @@
 package starrocks
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -132,5 +131,3 @@ func checkForeign(schema *cdc.Schema, table string, found *existing, report func
 func auditTakes(have, want targetKind) bool {
 	return have == want || (want == targetTinyInt && have >= targetTinyInt && have <= targetBigInt)
 }
-
-var errAlterTimeout = errors.New("the schema change has not ended yet")

@@ -162,3 +162,5 @@ func (s *Sink) altered(ctx context.Context, table string) error {
 // alterPollsMax is how often the caller's patience is tried before it hears of it; with
 // the default backoff about ten minutes.
 const alterPollsMax = 150
+
+var errAlterTimeout = errors.New("the schema change has not ended yet")

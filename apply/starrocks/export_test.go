@@ -1,6 +1,7 @@
 package starrocks
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/dbmazz/dbmazz/apply"
@@ -9,6 +10,9 @@ import (
 
 // Impatient makes a sink retry at a pace fit for tests.
 func Impatient(s *Sink) {
+	// The stand-in cannot close a connection without an answer while the client
+	// waits for "100 Continue".
+	s.load.http.Transport.(*http.Transport).ExpectContinueTimeout = 200 * time.Millisecond
 	s.retry = backoff{first: time.Millisecond, longest: 10 * time.Millisecond, attempts: 8, polls: 10}
 }
 
@@ -20,7 +24,7 @@ func EncodeValue(c cdc.Column, key bool, targetType string, text []byte) (json, 
 		return "", err.Error()
 	}
 	col := column{source: &c, target: t, how: how, key: key}
-	out, r := col.appendValue(nil, text)
+	out, r := col.appendValue(nil, text, new(jsonScratch))
 	if r != nil {
 		return "", r.reason
 	}

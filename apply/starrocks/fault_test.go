@@ -26,6 +26,8 @@ func items(t *testing.T) *cdc.Schema {
 // untilApplied calls Apply as its caller does: again after every error that is not
 // permanent.
 func untilApplied(ctx context.Context, sink *starrocks.Sink, batch *apply.TableBatch) (apply.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
 	for {
 		result, err := sink.Apply(ctx, batch)
 		var row *apply.RowError
@@ -241,7 +243,7 @@ func TestRowThatStarRocksFiltersIsNamedWithoutItsData(t *testing.T) {
 	sink, server, b := prepared(t, nil)
 	exec(t, server, "DROP TABLE shop.items")
 	exec(t, server, "CREATE TABLE shop.items (id BIGINT NOT NULL, name VARCHAR(5), note VARCHAR(99), dbmazz_op_type TINYINT, "+
-		"dbmazz_is_deleted BOOLEAN, dbmazz_synced_at DATETIME, dbmazz_cdc_version BIGINT) PRIMARY KEY(id) DISTRIBUTED BY HASH(id)")
+		"dbmazz_is_deleted BOOLEAN, dbmazz_synced_at DATETIME, dbmazz_cdc_version BIGINT) PRIMARY KEY(id) DISTRIBUTED BY HASH(id) PROPERTIES(\"replication_num\"=\"1\")")
 	_, err := sink.Apply(t.Context(), b.Of(sinktest.Insert("1", "ok", "x"), sinktest.Insert("77", "top-secret", "other secret")))
 	var row *apply.RowError
 	if !errors.As(err, &row) {

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 )
 
 // endpoint is the HTTP side of a node of the cluster.
@@ -31,13 +30,9 @@ type hosts struct {
 	trusted   map[string]bool
 	directory directory
 
-	mu     sync.Mutex
-	known  map[string]bool // host:port
-	looked time.Time
+	mu    sync.Mutex
+	known map[string]bool // host:port
 }
-
-// lookAgainAfter bounds how often an unknown host makes the list of nodes be read.
-const lookAgainAfter = 2 * time.Second
 
 func newHosts(config *Config, base *url.URL, d directory) *hosts {
 	h := &hosts{base: base, trusted: map[string]bool{}, directory: d}
@@ -88,10 +83,10 @@ func (h *hosts) isTrusted(u *url.URL) bool {
 func (h *hosts) isKnown(ctx context.Context, u *url.URL) (bool, error) {
 	key := strings.ToLower(net.JoinHostPort(u.Hostname(), portOf(u)))
 	h.mu.Lock()
-	known, fresh := h.known[key], time.Since(h.looked) < lookAgainAfter
+	known := h.known[key]
 	h.mu.Unlock()
-	if known || fresh {
-		return known, nil
+	if known {
+		return true, nil
 	}
 	nodes, err := h.directory.nodes(ctx)
 	if err != nil {
@@ -99,7 +94,7 @@ func (h *hosts) isKnown(ctx context.Context, u *url.URL) (bool, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.known, h.looked = map[string]bool{}, time.Now()
+	h.known = map[string]bool{}
 	for _, n := range nodes {
 		h.known[strings.ToLower(net.JoinHostPort(n.host, n.port))] = true
 	}

@@ -28,17 +28,22 @@ var (
 
 // appendJSON appends a document as it is after checking that StarRocks will store
 // exactly its value.
-func (c *column) appendJSON(dst, v []byte) ([]byte, *refusal) {
+func (c *column) appendJSON(dst, v []byte, scratch *jsonScratch) ([]byte, *refusal) {
 	if len(v) > jsonBytesMax {
 		return dst, refuseJSONSize
 	}
 	s := jsonScanner{text: v, unique: c.source.Type == cdc.TypeJSON && !c.stored, stored: c.stored}
 	if s.unique {
-		var keys [4 * jsonKeysScanned]span
-		var from [jsonDepthMax]int
-		s.keys, s.keysFrom = keys[:0], from[:]
+		if scratch.from == nil {
+			scratch.from = make([]int, jsonDepthMax)
+		}
+		s.keys, s.keysFrom = scratch.keys[:0], scratch.from
 	}
-	if r := s.document(); r != nil {
+	r := s.document()
+	if s.unique {
+		scratch.keys = s.keys[:0]
+	}
+	if r != nil {
 		return dst, r
 	}
 	return append(dst, v...), nil
@@ -62,6 +67,12 @@ type jsonScanner struct {
 	keys     []span
 	keysFrom []int
 	many     map[int]map[string]struct{}
+}
+
+// jsonScratch is memory that the scanner uses again for the next document.
+type jsonScratch struct {
+	keys []span
+	from []int
 }
 
 type span struct{ start, end int }

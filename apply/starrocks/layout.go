@@ -142,7 +142,8 @@ type writer struct {
 	layout *layout
 	hard   bool
 	// tails are the audit columns up to the version, for each op.
-	tails [3][]byte
+	tails   [3][]byte
+	scratch jsonScratch
 }
 
 func newWriter(l *layout, mode DeleteMode, synced string) *writer {
@@ -206,7 +207,7 @@ func (w *writer) append(dst []byte, row *apply.Row, tuple cdc.Tuple, as form) ([
 			continue
 		}
 		var r *refusal
-		if dst, r = c.appendValue(dst, v.Bytes); r != nil {
+		if dst, r = c.appendValue(dst, v.Bytes, &w.scratch); r != nil {
 			return dst, columnRefusal{r, i}
 		}
 		if c.key {

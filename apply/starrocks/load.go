@@ -20,7 +20,7 @@ const (
 	dialTimeout = 10 * time.Second
 	// continueTimeout is how long a server may take to say whether it wants the
 	// body. After it the body is sent, to a front end in vain.
-	continueTimeout = 30 * time.Second
+	continueTimeout = 10 * time.Second
 	// publishWait is added to the load's timeout: StarRocks waits for the load to
 	// become visible and looks at the clock every ten seconds.
 	publishWait    = 30 * time.Second
@@ -41,7 +41,6 @@ type loader struct {
 
 func newLoader(config *Config, base *url.URL, d directory) *loader {
 	transport := &http.Transport{
-		Proxy:       http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
 		// Zero would send the body at once, to the front end too.
 		ExpectContinueTimeout: continueTimeout,

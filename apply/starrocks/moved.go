@@ -315,7 +315,7 @@ func (l *layout) keyValues(tuple cdc.Tuple) ([][]byte, error) {
 		}
 		r := refuseNull
 		if v.Kind == cdc.Text {
-			scratch, r = c.appendValue(scratch[:0], v.Bytes)
+			scratch, r = c.appendValue(scratch[:0], v.Bytes, nil)
 		}
 		if r != nil {
 			return nil, l.refused(&apply.Row{Tuple: original}, columnRefusal{r, i})

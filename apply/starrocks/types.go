@@ -66,16 +66,21 @@ var mappings = []mapping{
 		source: cdc.TypeInt2, names: "smallint",
 		value: always(simple(targetSmallInt)), key: always(simple(targetSmallInt)),
 		accepts: []accepted{
-			{targetSmallInt, encodeInt}, {targetInt, encodeInt}, {targetBigInt, encodeInt},
-			{targetLargeInt, encodeLargeInt}, {targetDecimal, encodeDecimal},
+			{targetSmallInt, encodeInt},
+			{targetInt, encodeInt},
+			{targetBigInt, encodeInt},
+			{targetLargeInt, encodeLargeInt},
+			{targetDecimal, encodeDecimal},
 		},
 	},
 	{
 		source: cdc.TypeInt4, names: "integer",
 		value: always(simple(targetInt)), key: always(simple(targetInt)),
 		accepts: []accepted{
-			{targetInt, encodeInt}, {targetBigInt, encodeInt},
-			{targetLargeInt, encodeLargeInt}, {targetDecimal, encodeDecimal},
+			{targetInt, encodeInt},
+			{targetBigInt, encodeInt},
+			{targetLargeInt, encodeLargeInt},
+			{targetDecimal, encodeDecimal},
 		},
 	},
 	{

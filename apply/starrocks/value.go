@@ -2,6 +2,7 @@ package starrocks
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 	"unicode/utf8"
 	"unsafe"
@@ -78,7 +79,7 @@ func appendString(dst, v []byte) ([]byte, bool) {
 
 // appendValue appends the JSON form of a text that PostgreSQL printed. The text is
 // never trusted: what is written raw has been checked.
-func (c *column) appendValue(dst, v []byte) ([]byte, *refusal) {
+func (c *column) appendValue(dst, v []byte, scratch *jsonScratch) ([]byte, *refusal) {
 	switch c.how {
 	case encodeText:
 		return c.appendText(dst, v)
@@ -97,7 +98,7 @@ func (c *column) appendValue(dst, v []byte) ([]byte, *refusal) {
 	case encodeDecimal:
 		return c.appendDecimal(dst, v)
 	case encodeJSON:
-		return c.appendJSON(dst, v)
+		return c.appendJSON(dst, v, scratch)
 	case encodeDate:
 		return appendDate(dst, v)
 	case encodeDateTime:
@@ -231,6 +232,10 @@ func (c *column) appendFloat(dst, v []byte) ([]byte, *refusal) {
 		single, err := strconv.ParseFloat(text, 32)
 		if err != nil || float32(double) != float32(single) {
 			return dst, refuseFloat
+		}
+		if math.Abs(double) > math.MaxFloat32 {
+			// PostgreSQL's shortest text of the largest float is a double beyond it.
+			return strconv.AppendFloat(dst, single, 'g', -1, 64), nil
 		}
 	}
 	if text == "-0" {
