@@ -1,0 +1,107 @@
+# Run "make" for the list of targets. Anything longer than a line lives in internal/toolbox.
+
+SHELL       := /bin/bash
+TOOLBOX     := go run ./internal/toolbox
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PACKAGES    ?= ./...
+TESTTIMEOUT ?= 15m
+FUZZTIME    ?= 30s
+CI_FUZZTIME ?= 5s
+CI_CHANGES  ?= 20000
+DEMOFLAGS   := $(if $(CHANGES),--changes=$(CHANGES)) $(if $(DIR),--dir=$(DIR)) $(if $(KEEP),--keep) $(ARGS)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/dbmazz, one static binary without cgo.
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.linkedVersion=$(VERSION)" -o bin/dbmazz ./cmd/dbmazz
+	@$(TOOLBOX) static bin/dbmazz
+
+.PHONY: test
+test: setup ## Install what is missing, then run all tests with the race detector.
+	go test -race -timeout=$(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: race
+race: test ## The same as test: the race detector is always on.
+
+.PHONY: check
+check: lint tidy ## Lint, format, house rules and go.mod.
+
+.PHONY: lint
+lint: ## Run the linters, formatting included; builds golangci-lint once.
+	@$(TOOLBOX) lint run $(PACKAGES)
+
+.PHONY: tidy
+tidy: ## Check the house rules and that go.mod is tidy.
+	go test -count=1 ./internal/tidy
+	go mod tidy -diff
+	cd deployments/check && go mod tidy -diff && go test -count=1 ./...
+
+.PHONY: fmt
+fmt: ## Format all Go files.
+	@$(TOOLBOX) lint fmt $(PACKAGES)
+
+.PHONY: generate
+generate: ## Generate the gRPC code and everything else that is generated.
+	go generate ./...
+
+.PHONY: verify
+verify: ## Fail if generated code is out of date.
+	@$(TOOLBOX) verify
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (30s); MATCH chooses some.
+	@$(TOOLBOX) fuzz --time=$(FUZZTIME) --match='$(MATCH)'
+
+.PHONY: bench
+bench: setup ## Run the benchmarks.
+	go test -run='^$$' -bench=. -benchmem -timeout=60m $(PACKAGES)
+
+.PHONY: demo
+demo: setup-postgres ## Run the whole pipeline on throw-away servers; CHANGES=N DIR=path KEEP=1 ARGS=-help.
+	go run ./internal/demo $(DEMOFLAGS)
+
+.PHONY: ci
+ci: setup setup-postgres-majors check build verify test ## Everything that must pass before a change lands.
+	@$(TOOLBOX) fuzz --time=$(CI_FUZZTIME)
+	$(MAKE) demo CHANGES=$(CI_CHANGES) KEEP= DIR=
+
+.PHONY: up
+up: ## Start PostgreSQL, StarRocks and dbmazz with Docker.
+	docker compose up --build --detach --wait
+
+.PHONY: down
+down: ## Stop the Docker containers and remove their volumes.
+	docker compose down --volumes
+
+.PHONY: setup
+setup: setup-gcc setup-postgres ## Install what the tests need.
+
+.PHONY: setup-gcc
+setup-gcc: ## Install a C compiler for the race detector if there is none.
+	@$(TOOLBOX) gcc
+
+.PHONY: setup-postgres
+setup-postgres: ## Install a PostgreSQL server if there is none.
+	@$(TOOLBOX) postgres
+
+.PHONY: setup-postgres-majors
+setup-postgres-majors: ## Install PostgreSQL 13 to 18 into the cache (npm); tests then cover them all.
+	@$(TOOLBOX) postgres-majors
+
+.PHONY: setup-lint
+setup-lint: ## Build golangci-lint into the cache.
+	@$(TOOLBOX) lint-tool
+
+.PHONY: setup-grpcurl
+setup-grpcurl: ## Build grpcurl into the cache and print its path.
+	@$(TOOLBOX) grpcurl
+
+.PHONY: setup-nats-server
+setup-nats-server: ## Build nats-server into the cache and print its path.
+	@$(TOOLBOX) nats-server

@@ -1,0 +1,6 @@
+package pgtest
+
+import "os"
+
+// SweepTemp removes what killed processes left.
+func SweepTemp() error { return sweepTemp(os.TempDir()) }
