@@ -31,8 +31,8 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 			s.setUnpublished(r.table, r.label)
 			return retries, nil
 		case verdictCounters:
-			return retries, permanent(fmt.Errorf("load %s into %s: committed, but of %d rows sent StarRocks counts %d loaded, %d filtered, %d unselected: compare the table with its source before going on",
-				r.label, r.table, r.rows, a.NumberLoadedRows, a.NumberFilteredRows, a.NumberUnselectedRows))
+			return retries, permanent(fmt.Errorf("load %s into %s: committed, but of %d rows sent StarRocks counts %d loaded, %d filtered, %d unselected: %w; the batch is sent again under another label",
+				r.label, r.table, r.rows, a.NumberLoadedRows, a.NumberFilteredRows, a.NumberUnselectedRows, apply.ErrIncomplete))
 		case verdictStop:
 			if a == nil {
 				return retries, permanent(fmt.Errorf("load %s into %s: %w", r.label, r.table, err))

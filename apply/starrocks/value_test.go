@@ -229,7 +229,13 @@ func roundTrip(t *testing.T, targetType string, key bool, text []byte, out strin
 		if !ok1 || !ok2 || want.Cmp(got) != 0 {
 			t.Fatalf("number %q was changed to %q", text, unquoted)
 		}
-	case targetType == "double", targetType == "float":
+	case targetType == "float":
+		want, err1 := strconv.ParseFloat(string(text), 32)
+		got, err2 := strconv.ParseFloat(out, 64)
+		if err1 != nil || err2 != nil || math.Abs(got) > math.MaxFloat32 || math.Float32bits(float32(want)) != math.Float32bits(float32(got)) {
+			t.Fatalf("number %q was changed to %q", text, out)
+		}
+	case targetType == "double":
 		want, err1 := strconv.ParseFloat(string(text), 64)
 		got, err2 := strconv.ParseFloat(out, 64)
 		if err1 != nil || err2 != nil || math.Float64bits(want) != math.Float64bits(got) {
