@@ -99,7 +99,7 @@ func (b *Bus) connect() error {
 		// the publisher sends it again in order.
 		nats.ReconnectBufSize(-1),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			b.log.Warn("nats connection", "err", err) //nolint:noctx // Called by the client.
+			b.log.Warn("nats connection", "err", err)
 		}),
 	}
 	if b.server != nil {

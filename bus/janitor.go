@@ -40,7 +40,7 @@ func (b *Bus) RunJanitor(ctx context.Context, acknowledged func() uint64) error 
 		}
 		if err := b.purge(ctx, acked); err != nil {
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // A requested stop.
+				return nil
 			}
 			// Nothing is lost by purging later.
 			b.log.WarnContext(ctx, "purge is put off", "err", errors.Join(err, b.heal(ctx)))

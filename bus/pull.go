@@ -156,7 +156,7 @@ func (p *puller) accept(m *nats.Msg) (payload bool, err error) {
 		return false, p.request()
 	default:
 		// No responders, consumer deleted, leadership change: look and start over.
-		p.b.log.Debug("pull request ended", "status", status, "text", text) //nolint:noctx // Nothing to trace.
+		p.b.log.Debug("pull request ended", "status", status, "text", text)
 		return false, errInterrupted
 	}
 }

@@ -20,7 +20,7 @@ func (s *session) checkDeadline() error {
 	full := errors.Is(s.cause, errHold)
 	if !full {
 		s.p.setState(StateDoubt)
-		s.b.log.Warn("publisher checks what is stored", "err", s.cause, "outstanding", s.sent) //nolint:noctx // The session has none.
+		s.b.log.Warn("publisher checks what is stored", "err", s.cause, "outstanding", s.sent)
 		// The embedded server does not answer any more after a write error.
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout) //nolint:forbidigo // The session ends by Close.
 		err := s.b.heal(ctx)

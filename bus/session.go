@@ -262,7 +262,7 @@ func (s *session) diskFull() bool {
 // pause holds with a growing delay.
 func (s *session) pause(state State) {
 	if s.p.State() != state {
-		s.b.log.Warn("publisher holds", "state", string(state)) //nolint:noctx // The session has none.
+		s.b.log.Warn("publisher holds", "state", string(state))
 	}
 	s.p.setState(state)
 	s.hold = time.Now().Add(min(holdMax, holdMin<<min(s.retries, 10)))

@@ -27,6 +27,7 @@ func (d *discard) Open(context.Context) (capture.Publisher, error) { return d, n
 func (d *discard) Flush(context.Context) error                     { return nil }
 func (d *discard) Close()                                          {}
 func (d *discard) Checkpoint() (cdc.Checkpoint, bool)              { return cdc.Checkpoint{}, false }
+
 func (d *discard) Publish(_ context.Context, frame []byte, _ cdc.Header, stored func([]byte)) error {
 	stored(frame)
 	return nil
@@ -107,6 +108,7 @@ func receiveAll(b *testing.B, db *pgtest.DB, slot, end string) time.Duration {
 	cmd := exec.CommandContext(b.Context(), program, "--dbname", db.URL(), "--slot", slot, "--start", "--no-loop", "--endpos", end,
 		"-o", "proto_version=1", "-o", "publication_names=p", "--file", "/dev/null", "--fsync-interval", "0", "--status-interval", "0")
 	if out, err := cmd.CombinedOutput(); err != nil {
+		// skip: a comparison only, not every installation has the program.
 		b.Skipf("pg_recvlogical: %v: %s", err, out)
 	}
 	return time.Since(began)

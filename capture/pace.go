@@ -7,8 +7,8 @@ import (
 
 // The numbers of pace.
 const (
-	napTime   = time.Millisecond
-	napBytes  = 256 << 10 // a read that returns this much needs no nap
+	napTime  = time.Millisecond
+	napBytes = 256 << 10 // a read that returns this much needs no nap
 	// A read that comes back within quickWait counts as load, one that takes longer
 	// than slowWait against it, and after quietWait there is none.
 	quickWait = 500 * time.Microsecond

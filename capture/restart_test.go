@@ -122,7 +122,7 @@ func TestBlockedStreamDoesNotCostTheConnection(t *testing.T) {
 	r.stream.Block()
 	// More than all buffers in between hold, so that the server blocks in sending.
 	db.Exec("INSERT INTO t SELECT i, repeat('v', 1000) FROM generate_series(1, 30000) i")
-	time.Sleep(7 * time.Second)
+	pause(7 * time.Second)
 	if s := r.c.Status(); s.State != capture.StateStreaming || s.Restarts != 0 {
 		t.Fatalf("status %+v", s)
 	}
@@ -146,6 +146,7 @@ func TestSlotNeverPassesWhatTheSinkHasApplied(t *testing.T) {
 	r.stream.AutoApply(false)
 	r.startStreaming()
 	db.Exec("INSERT INTO t VALUES (1)")
+	r.drain()
 	db.Exec("INSERT INTO t VALUES (2)")
 	r.drain()
 	applied := r.stream.Frames()[0].Header.End
@@ -156,7 +157,7 @@ func TestSlotNeverPassesWhatTheSinkHasApplied(t *testing.T) {
 	}
 	for i := range 40 {
 		db.Exec("INSERT INTO other VALUES ($1)", i)
-		time.Sleep(50 * time.Millisecond)
+		pause(50 * time.Millisecond)
 		if got := r.confirmed(); got > applied {
 			t.Fatalf("slot at %s, applied %s", got, applied)
 		}
@@ -189,7 +190,7 @@ func TestIdleSlotFollowsTheServerWhileOthersWrite(t *testing.T) {
 				if time.Now().After(deadline) {
 					t.Fatalf("slot at %s, want %s; status %+v", r.confirmed(), goal, r.c.Status())
 				}
-				time.Sleep(10 * time.Millisecond)
+				pause(10 * time.Millisecond)
 			}
 		}
 		if n := len(r.stream.Frames()); n != 0 {

@@ -87,7 +87,11 @@ func (r *rig) stop() {
 	r.cancel = nil
 }
 
-// stream starts the capture and waits until it streams.
+// pause lets time pass: between two looks at what cannot be waited for, or as what is
+// tested.
+func pause(d time.Duration) { <-time.After(d) }
+
+// startStreaming starts the capture and waits until it streams.
 func (r *rig) startStreaming() {
 	r.t.Helper()
 	r.start()
@@ -106,7 +110,7 @@ func (r *rig) await(what string, ok func(capture.Status) bool) capture.Status {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("not %s in time, status %+v", what, s)
 		}
-		time.Sleep(time.Millisecond)
+		pause(time.Millisecond)
 	}
 }
 
@@ -177,6 +181,7 @@ func printChange(r *capturetest.Record) string {
 	}
 	text := r.Kind.String() + " " + r.Table.Name()
 	switch r.OldKind {
+	case cdc.OldNone:
 	case cdc.OldKey:
 		text += " key" + printTuple(r.Old)
 	case cdc.OldFull:

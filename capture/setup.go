@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -19,15 +18,6 @@ func (p problems) err() error {
 		return nil
 	}
 	return &SetupError{Problems: p}
-}
-
-// take moves the problems of a SetupError over and returns any other error.
-func (p *problems) take(err error) error {
-	if setup, ok := errors.AsType[*SetupError](err); ok {
-		*p = append(*p, setup.Problems...)
-		return nil
-	}
-	return err
 }
 
 // minVersion is the oldest server: publish_via_partition_root and wal_status came

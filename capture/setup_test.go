@@ -23,120 +23,123 @@ func as(t *testing.T, db *pgtest.DB, user, password string) string {
 	return u.String()
 }
 
+// setupRefusals are what setup refuses, by name.
+var setupRefusals = map[string]struct {
+	sql    string
+	change func(*testing.T, *rig)
+	want   []string
+}{
+	"missing table": {
+		change: func(_ *testing.T, r *rig) { r.cfg.Tables = append(r.cfg.Tables, table("nowhere")) },
+		want:   []string{"Table 'public.nowhere' not found in PostgreSQL. Verify the table exists and is accessible."},
+	},
+	"several problems at once": {
+		sql: "CREATE VIEW v AS SELECT 1 AS x; CREATE UNLOGGED TABLE un (id int PRIMARY KEY); ALTER TABLE t REPLICA IDENTITY NOTHING",
+		change: func(_ *testing.T, r *rig) {
+			r.cfg.Tables = append(r.cfg.Tables, table("nowhere"), table("v"), table("un"))
+		},
+		want: []string{"'public.nowhere' not found", "'public.v' is not an ordinary", "SET LOGGED", `REPLICA IDENTITY NOTHING`, `ALTER TABLE "public"."t" REPLICA IDENTITY DEFAULT`},
+	},
+	"no key": {
+		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey",
+		change: func(*testing.T, *rig) {},
+		want:   []string{`ALTER TABLE "public"."t" ADD PRIMARY KEY`, `REPLICA IDENTITY USING INDEX`},
+	},
+	"full identity without a key": {
+		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ALTER id DROP NOT NULL; ALTER TABLE t REPLICA IDENTITY FULL",
+		change: func(*testing.T, *rig) {},
+		want:   []string{`ALTER TABLE "public"."t" ADD PRIMARY KEY`},
+	},
+	"key that could serve": {
+		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE UNIQUE INDEX serves ON t (id)",
+		change: func(*testing.T, *rig) {},
+		want:   []string{"REPLICA IDENTITY USING INDEX serves"},
+	},
+	"deferrable key": {
+		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id) DEFERRABLE",
+		change: func(*testing.T, *rig) {},
+		want:   []string{"DEFERRABLE", "REPLICA IDENTITY FULL"},
+	},
+	"publication without deletes": {
+		change: func(_ *testing.T, r *rig) {
+			r.db.Exec(`CREATE PUBLICATION "` + r.cfg.Publication + `" FOR ALL TABLES WITH (publish = 'insert, update')`)
+		},
+		want: []string{"Failed to setup publication", "does not publish delete, truncate", "ALTER PUBLICATION"},
+	},
+	"partitioned table in a publication of partitions": {
+		sql: "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+		change: func(_ *testing.T, r *rig) {
+			r.cfg.Tables = []capture.Table{table("p")}
+			r.db.Exec(`CREATE PUBLICATION "` + r.cfg.Publication + `" FOR ALL TABLES`)
+		},
+		want: []string{"publish_via_partition_root = true"},
+	},
+	"slot of another plugin": {
+		change: func(_ *testing.T, r *rig) {
+			r.db.Exec("SELECT pg_create_logical_replication_slot($1, 'test_decoding')", r.cfg.Slot)
+		},
+		want: []string{"Failed to setup replication slot", "'test_decoding' instead of pgoutput"},
+	},
+	"physical slot": {
+		change: func(_ *testing.T, r *rig) {
+			r.db.Exec("SELECT pg_create_physical_replication_slot($1)", r.cfg.Slot)
+		},
+		want: []string{"Failed to setup replication slot", "physical"},
+	},
+	"two-phase slot": {
+		change: func(_ *testing.T, r *rig) {
+			r.db.Exec("SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, true)", r.cfg.Slot)
+		},
+		want: []string{"two_phase"},
+	},
+	"no right to replicate": {
+		change: func(t *testing.T, r *rig) {
+			role := "plain_" + r.db.Name()
+			r.db.Exec("CREATE ROLE " + role + " LOGIN PASSWORD 'secret'")
+			r.cfg.SourceURL = as(t, r.db, role, "secret")
+		},
+		want: []string{"must not replicate", "ALTER ROLE", "REPLICATION"},
+	},
+	"no right to create the publication": {
+		change: func(t *testing.T, r *rig) {
+			role := "repl_" + r.db.Name()
+			r.db.Exec("CREATE ROLE " + role + " LOGIN REPLICATION PASSWORD 'secret'")
+			r.cfg.SourceURL = as(t, r.db, role, "secret")
+		},
+		want: []string{"Failed to setup publication", "permission denied", "CREATE PUBLICATION"},
+	},
+	"wrong password": {
+		change: func(t *testing.T, r *rig) { r.cfg.SourceURL = as(t, r.db, "postgres", "wr0ng-pass") },
+		want:   []string{"PostgreSQL connection failed to '127.0.0.1:", "password authentication failed"},
+	},
+	"unknown host": {
+		change: func(_ *testing.T, r *rig) {
+			r.cfg.SourceURL = "postgres://u:wr0ng-pass@no-such-host.invalid:5432/x"
+		},
+		want: []string{"PostgreSQL connection failed to 'no-such-host.invalid:5432'"},
+	},
+	"nobody listens": {
+		change: func(t *testing.T, r *rig) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = l.Close()
+			r.cfg.SourceURL = "postgres://u:wr0ng-pass@" + l.Addr().String() + "/x"
+		},
+		want: []string{"PostgreSQL connection failed to '127.0.0.1:", "refused"},
+	},
+	"unknown database": {
+		change: func(t *testing.T, r *rig) {
+			r.cfg.SourceURL = strings.Replace(as(t, r.db, r.db.Server().User(), r.db.Server().Password()), r.db.Name(), "nowhere", 1)
+		},
+		want: []string{"PostgreSQL connection failed to", `database "nowhere" does not exist`},
+	},
+}
+
 func TestSetupRefusesWithOneLineThatSaysWhatToRun(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct {
-		sql    string
-		change func(*testing.T, *rig)
-		want   []string
-	}{
-		"missing table": {
-			change: func(_ *testing.T, r *rig) { r.cfg.Tables = append(r.cfg.Tables, table("nowhere")) },
-			want:   []string{"Table 'public.nowhere' not found in PostgreSQL. Verify the table exists and is accessible."},
-		},
-		"several problems at once": {
-			sql: "CREATE VIEW v AS SELECT 1 AS x; CREATE UNLOGGED TABLE un (id int PRIMARY KEY); ALTER TABLE t REPLICA IDENTITY NOTHING",
-			change: func(_ *testing.T, r *rig) {
-				r.cfg.Tables = append(r.cfg.Tables, table("nowhere"), table("v"), table("un"))
-			},
-			want: []string{"'public.nowhere' not found", "'public.v' is not an ordinary", "SET LOGGED", `REPLICA IDENTITY NOTHING`, `ALTER TABLE "public"."t" REPLICA IDENTITY DEFAULT`},
-		},
-		"no key": {
-			sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey",
-			change: func(*testing.T, *rig) {},
-			want:   []string{`ALTER TABLE "public"."t" ADD PRIMARY KEY`, `REPLICA IDENTITY USING INDEX`},
-		},
-		"full identity without a key": {
-			sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ALTER id DROP NOT NULL; ALTER TABLE t REPLICA IDENTITY FULL",
-			change: func(*testing.T, *rig) {},
-			want:   []string{`ALTER TABLE "public"."t" ADD PRIMARY KEY`},
-		},
-		"key that could serve": {
-			sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE UNIQUE INDEX serves ON t (id)",
-			change: func(*testing.T, *rig) {},
-			want:   []string{"REPLICA IDENTITY USING INDEX serves"},
-		},
-		"deferrable key": {
-			sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id) DEFERRABLE",
-			change: func(*testing.T, *rig) {},
-			want:   []string{"DEFERRABLE", "REPLICA IDENTITY FULL"},
-		},
-		"publication without deletes": {
-			change: func(_ *testing.T, r *rig) {
-				r.db.Exec(`CREATE PUBLICATION "` + r.cfg.Publication + `" FOR ALL TABLES WITH (publish = 'insert, update')`)
-			},
-			want: []string{"Failed to setup publication", "does not publish delete, truncate", "ALTER PUBLICATION"},
-		},
-		"partitioned table in a publication of partitions": {
-			sql: "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)",
-			change: func(_ *testing.T, r *rig) {
-				r.cfg.Tables = []capture.Table{table("p")}
-				r.db.Exec(`CREATE PUBLICATION "` + r.cfg.Publication + `" FOR ALL TABLES`)
-			},
-			want: []string{"publish_via_partition_root = true"},
-		},
-		"slot of another plugin": {
-			change: func(_ *testing.T, r *rig) {
-				r.db.Exec("SELECT pg_create_logical_replication_slot($1, 'test_decoding')", r.cfg.Slot)
-			},
-			want: []string{"Failed to setup replication slot", "'test_decoding' instead of pgoutput"},
-		},
-		"physical slot": {
-			change: func(_ *testing.T, r *rig) {
-				r.db.Exec("SELECT pg_create_physical_replication_slot($1)", r.cfg.Slot)
-			},
-			want: []string{"Failed to setup replication slot", "physical"},
-		},
-		"two-phase slot": {
-			change: func(_ *testing.T, r *rig) {
-				r.db.Exec("SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, true)", r.cfg.Slot)
-			},
-			want: []string{"two_phase"},
-		},
-		"no right to replicate": {
-			change: func(t *testing.T, r *rig) {
-				role := "plain_" + r.db.Name()
-				r.db.Exec("CREATE ROLE " + role + " LOGIN PASSWORD 'secret'")
-				r.cfg.SourceURL = as(t, r.db, role, "secret")
-			},
-			want: []string{"must not replicate", "ALTER ROLE", "REPLICATION"},
-		},
-		"no right to create the publication": {
-			change: func(t *testing.T, r *rig) {
-				role := "repl_" + r.db.Name()
-				r.db.Exec("CREATE ROLE " + role + " LOGIN REPLICATION PASSWORD 'secret'")
-				r.cfg.SourceURL = as(t, r.db, role, "secret")
-			},
-			want: []string{"Failed to setup publication", "permission denied", "CREATE PUBLICATION"},
-		},
-		"wrong password": {
-			change: func(t *testing.T, r *rig) { r.cfg.SourceURL = as(t, r.db, "postgres", "wr0ng-pass") },
-			want:   []string{"PostgreSQL connection failed to '127.0.0.1:", "password authentication failed"},
-		},
-		"unknown host": {
-			change: func(_ *testing.T, r *rig) {
-				r.cfg.SourceURL = "postgres://u:wr0ng-pass@no-such-host.invalid:5432/x"
-			},
-			want: []string{"PostgreSQL connection failed to 'no-such-host.invalid:5432'"},
-		},
-		"nobody listens": {
-			change: func(t *testing.T, r *rig) {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					t.Fatal(err)
-				}
-				_ = l.Close()
-				r.cfg.SourceURL = "postgres://u:wr0ng-pass@" + l.Addr().String() + "/x"
-			},
-			want: []string{"PostgreSQL connection failed to '127.0.0.1:", "refused"},
-		},
-		"unknown database": {
-			change: func(t *testing.T, r *rig) {
-				r.cfg.SourceURL = strings.Replace(as(t, r.db, r.db.Server().User(), r.db.Server().Password()), r.db.Name(), "nowhere", 1)
-			},
-			want: []string{"PostgreSQL connection failed to", `database "nowhere" does not exist`},
-		},
-	} {
+	for name, test := range setupRefusals {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.Database(t)

@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -95,9 +96,7 @@ func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 // connectReplication opens a connection that speaks the replication protocol.
 func (s *source) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
 	cfg := s.sql.Config.Copy()
-	for name, value := range settings {
-		cfg.RuntimeParams[name] = value
-	}
+	maps.Copy(cfg.RuntimeParams, settings)
 	cfg.RuntimeParams["replication"] = "database"
 	// A role's default could end the session or a long decode.
 	cfg.RuntimeParams["statement_timeout"] = "0"

@@ -45,6 +45,7 @@ func Run(t *testing.T, open Open) {
 		{"LaterBatchesReplaceRows", testReplace},
 		{"PartialRowsKeepWhatTheyDoNotCarry", testPartial},
 		{"DeletesRemoveRows", testDelete},
+		{"DeletesMayCarryAPartOfTheRow", testPartialDelete},
 		{"DeletedKeysCanComeBack", testComeBack},
 		{"MovedRowsKeepWhatTheyDoNotCarry", testMoved},
 		{"MovedRowsMayExchangeKeys", testExchange},
@@ -202,6 +203,21 @@ func testDelete(t *testing.T, e *env) {
 	e.want(t, s, []string{"3", "c", Null, Null, Null})
 }
 
+func testPartialDelete(t *testing.T, e *env) {
+	s := people(t)
+	b := e.prepare(t, s)
+	e.apply(t, b.Of(Insert("1", "a", "1.00", "n1", "{}"), Insert("2", "b", nil, nil, nil)))
+	gone := Update("1", "a2", "1.50", Unchanged, Unchanged)
+	gone.Op = apply.OpDelete
+	e.apply(t, b.Of(gone))
+	e.want(t, s, []string{"2", "b", Null, Null, Null})
+	// A row that moved and was deleted in one batch, with a part of its values.
+	moved := Moved(Tuple("2", nil, nil, nil, nil), "3", "b", nil, Unchanged, nil)
+	moved.Op = apply.OpDelete
+	e.apply(t, b.Of(DeleteKey("2", nil, nil, nil, nil), moved))
+	e.want(t, s)
+}
+
 func testComeBack(t *testing.T, e *env) {
 	s := people(t)
 	b := e.prepare(t, s)
@@ -254,8 +270,7 @@ func testMovedMissing(t *testing.T, e *env) {
 	s := people(t)
 	b := e.prepare(t, s)
 	_, err := e.sink.Apply(t.Context(), b.Of(Moved(Tuple("1", nil, nil, nil, nil), "2", "a", nil, Unchanged, nil)))
-	var refused *apply.RowError
-	if !errors.As(err, &refused) {
+	if _, ok := errors.AsType[*apply.RowError](err); !ok {
 		t.Fatalf("got error %v, want a *apply.RowError", err)
 	}
 	e.want(t, s)

@@ -33,14 +33,14 @@ func (s *Sink) Check(ctx context.Context) error {
 	// that it does not know the request, so the front end is asked.
 	const label = "dbmazz_check"
 	if _, err := s.load.state(ctx, label); err != nil {
-		return fmt.Errorf("Sink HTTP connection failed: %w", err) //nolint:revive,staticcheck // The wording is part of the API.
+		return fmt.Errorf("Sink HTTP connection failed: %w", err)
 	}
 	return nil
 }
 
 func (s *Sink) checkSQL(ctx context.Context) error {
 	failed := func(err error) error {
-		return fmt.Errorf("StarRocks connection failed to '%s': %w", s.config.MySQLAddr, sqlError(err)) //nolint:revive,staticcheck // The wording is part of the API.
+		return fmt.Errorf("StarRocks connection failed to '%s': %w", s.config.MySQLAddr, sqlError(err))
 	}
 	var version string
 	if err := s.db.QueryRowContext(ctx, "SELECT current_version()").Scan(&version); err != nil {
@@ -165,7 +165,7 @@ func (s *Sink) show(ctx context.Context, query string, args ...any) ([]shownRow,
 	if err != nil {
 		return nil, sqlError(err)
 	}
-	defer result.Close() //nolint:errcheck // Err is asked for below.
+	defer result.Close()
 	names, err := result.Columns()
 	if err != nil {
 		return nil, err

@@ -11,7 +11,7 @@ import (
 // checkExisting compares a table with what the schema needs, and reports everything
 // that is in the way, each with the statement that removes it. Columns that are merely
 // missing are added later.
-func checkExisting(schema *cdc.Schema, table string, found *existing, mode DeleteMode) error {
+func checkExisting(schema *cdc.Schema, table string, found *existing) error {
 	var problems []string
 	report := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if !found.primary {
@@ -30,7 +30,7 @@ func checkExisting(schema *cdc.Schema, table string, found *existing, mode Delet
 			continue
 		}
 		if _, err := chooseEncoding(c, isKey[i], have.target); err != nil {
-			reportType(report, c, isKey[i], have, table, err)
+			report("%s", typeProblem(c, isKey[i], have, table, err))
 		}
 		if !isKey[i] && !have.key && !have.nullable {
 			report("column %q is NOT NULL there, which the rows of deletes and partial updates cannot satisfy: ALTER TABLE %s MODIFY COLUMN %s %s NULL",
@@ -68,18 +68,18 @@ func checkKey(schema *cdc.Schema, found *existing, report func(string, ...any)) 
 	}
 }
 
-func reportType(report func(string, ...any), c *cdc.Column, key bool, have *existingColumn, table string, err error) {
+// typeProblem says why the type of an existing column does not do, and what does.
+func typeProblem(c *cdc.Column, key bool, have *existingColumn, table string, err error) string {
 	want := createTarget(c, key)
 	if key {
-		report("key column %q: %s; it should be %s, and StarRocks cannot change a key column: rename or drop the table, and let dbmazz create it and copy the rows anew",
+		return fmt.Sprintf("key column %q: %s; it should be %s, and StarRocks cannot change a key column: rename or drop the table, and let dbmazz create it and copy the rows anew",
 			have.name, err, want)
-		return
 	}
 	alter := fmt.Sprintf("ALTER TABLE %s MODIFY COLUMN %s %s NULL", table, quoteName(have.name), want)
 	if !modifiable(have.target, want) {
 		alter = fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s, and dbmazz adds it as %s; then copy the rows anew", table, quoteName(have.name), want)
 	}
-	report("column %q: %s: %s", have.name, err, alter)
+	return fmt.Sprintf("column %q: %s: %s", have.name, err, alter)
 }
 
 // modifiable tells whether StarRocks can change the type of a column with rows in it.

@@ -37,6 +37,7 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 			if a == nil {
 				return retries, permanent(fmt.Errorf("load %s into %s: %w", r.label, r.table, err))
 			}
+		case verdictDoubt, verdictRow: // The state of the label decides.
 		}
 		retries++
 		state, stateErr := s.settle(ctx, r.table, r.label)

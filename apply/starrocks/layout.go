@@ -96,7 +96,7 @@ func (l *layout) fingerprint(mode DeleteMode, bodyBytesMax int) string {
 	h := fnv.New32a()
 	add := func(parts ...string) {
 		for _, p := range parts {
-			_ = binary.Write(h, binary.BigEndian, uint32(len(p))) //nolint:gosec,errcheck // Names; a hash takes everything.
+			_ = binary.Write(h, binary.BigEndian, uint32(len(p))) //nolint:gosec // Names; a hash takes everything.
 			_, _ = h.Write([]byte(p))
 		}
 	}
@@ -188,7 +188,7 @@ func (w *writer) append(dst []byte, row *apply.Row, tuple cdc.Tuple, as form) ([
 			return dst, columnRefusal{refuseSyntax, i}
 		}
 		tuple = rest
-		if v.Kind == cdc.Unchanged && (as == formFull || c.key) {
+		if v.Kind == cdc.Unchanged && (c.key || (as == formFull && !hardDelete)) {
 			return dst, columnRefusal{refuseNull, i}
 		}
 		if v.Kind == cdc.Unchanged || (!c.key && (as == formKey || hardDelete)) {
@@ -230,6 +230,7 @@ func (c *column) encodedKeySize(v []byte) int {
 		v = canonicalNumeric(v)
 	case encodeCharKey:
 		v = trimBlanks(v)
+	default: // Sent as it is.
 	}
 	return len(v) - c.keySize
 }

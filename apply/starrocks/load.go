@@ -169,7 +169,7 @@ func (l *loader) send(ctx context.Context, address *url.URL, build func(context.
 			return nil, fmt.Errorf("reach %s: %w", address.Host, stripURL(err))
 		}
 		data, err := io.ReadAll(io.LimitReader(in.Body, answerBytesMax))
-		in.Body.Close() //nolint:errcheck,gosec // It was read to its end, or the error says why not.
+		in.Body.Close() //nolint:gosec // It was read to its end, or the error says why not.
 		switch {
 		case in.StatusCode == http.StatusTemporaryRedirect || in.StatusCode == http.StatusPermanentRedirect:
 			location, err := in.Location()
@@ -192,8 +192,7 @@ func (l *loader) send(ctx context.Context, address *url.URL, build func(context.
 
 // stripURL leaves the address out of an error of net/http, which repeats it.
 func stripURL(err error) error {
-	var e *url.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
 	}
 	return err
@@ -220,7 +219,7 @@ func (l *loader) errorLines(ctx context.Context, address string) ([]string, erro
 	if err != nil {
 		return nil, fmt.Errorf("read error log: %w", stripURL(err))
 	}
-	defer in.Body.Close() //nolint:errcheck // Only read.
+	defer in.Body.Close()
 	if in.StatusCode != http.StatusOK {
 		return nil, &httpError{in.StatusCode, location.Host}
 	}

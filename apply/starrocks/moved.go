@@ -261,7 +261,7 @@ func (s *Sink) readRows(ctx context.Context, l *layout, keys []cdc.Tuple, read [
 	if err != nil {
 		return nil, sqlError(err)
 	}
-	defer result.Close() //nolint:errcheck // Err is asked for below.
+	defer result.Close()
 	rows := map[string][]sql.NullString{}
 	for result.Next() {
 		values := make([]sql.NullString, len(l.columns))
@@ -355,6 +355,7 @@ func (c *column) canonical(v []byte) string {
 		v = canonicalNumeric(bytes.TrimSuffix(v, []byte("+00")))
 	case encodeBool:
 		return map[bool]string{true: "1", false: "0"}[string(v) == "t"]
+	default: // Stored as it is.
 	}
 	return string(v)
 }
@@ -366,6 +367,7 @@ func (c *column) canonicalStored(text string) string {
 		return string(canonicalNumeric([]byte(text)))
 	case encodeBool:
 		return map[bool]string{true: "1", false: "0"}[text == "1" || strings.EqualFold(text, "true")]
+	default: // Stored as it is.
 	}
 	return text
 }
@@ -378,6 +380,7 @@ func (c *column) literal(v []byte) string {
 		return text
 	case encodeBool:
 		return strconv.FormatBool(text == "1")
+	default: // A text.
 	}
 	return quoteText(text)
 }

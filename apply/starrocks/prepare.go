@@ -55,7 +55,7 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 			return err
 		}
 	}
-	if err := checkExisting(schema, s.tableName(table), found, s.config.DeleteMode); err != nil {
+	if err := checkExisting(schema, s.tableName(table), found); err != nil {
 		return permanent(err)
 	}
 	if found, err = s.addMissing(ctx, schema, table, found); err != nil {
@@ -135,7 +135,7 @@ func (s *Sink) describe(ctx context.Context, table string) (*existing, error) {
 
 func (s *Sink) create(ctx context.Context, schema *cdc.Schema, table string) (*existing, error) {
 	if !s.config.CreateTables {
-		return nil, permanent(fmt.Errorf("Table '%s' not found in StarRocks. Create the table before starting CDC, for example: %s", //nolint:revive,staticcheck // The wording is part of the API.
+		return nil, permanent(fmt.Errorf("Table '%s' not found in StarRocks. Create the table before starting CDC, for example: %s", //nolint:staticcheck // The wording is part of the API.
 			table, createTable(schema, s.tableName(table), 0)))
 	}
 	replicas, err := s.replicas(ctx)
@@ -170,8 +170,7 @@ func ddlError(err error) error {
 func (s *Sink) replicas(ctx context.Context) (int, error) {
 	const replicasMax = 3
 	n, err := s.aliveBackends(ctx)
-	var my *mysql.MySQLError
-	if errors.As(err, &my) {
+	if _, ok := errors.AsType[*mysql.MySQLError](err); ok {
 		s.config.Logger.WarnContext(ctx, "number of back ends is not known, new tables get the default replication", slog.Any("err", err))
 		return 0, nil
 	}

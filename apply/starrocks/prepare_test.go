@@ -73,8 +73,6 @@ func TestDefaultTypes(t *testing.T) {
 	}
 }
 
-const audit = "dbmazz_op_type TINYINT, dbmazz_is_deleted BOOLEAN, dbmazz_synced_at DATETIME, dbmazz_cdc_version BIGINT"
-
 func create(t *testing.T, server *starrockstest.Server, columns, key string) {
 	t.Helper()
 	exec(t, server, fmt.Sprintf("CREATE TABLE shop.items (%s) %s DISTRIBUTED BY HASH(id) PROPERTIES(\"replication_num\"=\"1\")", columns, key))

@@ -260,7 +260,7 @@ func decimalFits(c *cdc.Column, t target) error {
 	if t.kind != targetDecimal {
 		return nil
 	}
-	digits, scale := 0, 0
+	var digits, scale int
 	switch c.Type {
 	case cdc.TypeInt2:
 		digits = 5

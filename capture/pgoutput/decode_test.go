@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +48,7 @@ func recordings(t testing.TB) []string {
 func show(m *pgoutput.Message) string {
 	text := m.Kind.String()
 	switch m.Kind {
+	case pgoutput.KindBegin, pgoutput.KindCommit, pgoutput.KindInsert, pgoutput.KindUpdate, pgoutput.KindDelete:
 	case pgoutput.KindRelation:
 		text += fmt.Sprintf(" %s.%s %c", m.Namespace, m.Name, m.ReplicaIdentity)
 		for columns := m.Columns; ; {
@@ -143,7 +145,7 @@ func TestTruncatedAndPaddedMessagesAreErrorsThatSayWhere(t *testing.T) {
 					t.Fatalf("error does not name message and offset: %v", err)
 				}
 			}
-			if err := pgoutput.Decode(append(data[:len(data):len(data)], 0), &m); !errors.Is(err, pgoutput.ErrMalformed) {
+			if err := pgoutput.Decode(append(slices.Clip(data), 0), &m); !errors.Is(err, pgoutput.ErrMalformed) {
 				t.Fatalf("%x and one byte more: %v", data, err)
 			}
 		}
