@@ -57,6 +57,9 @@ func run(parent context.Context, c config.Config, log *slog.Logger) error {
 		return server.Run(serverCtx)
 	})
 	err = p.work(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // Told to stop before it had started; why is known elsewhere.
+	}
 	p.setState(api.StateStopped)
 	stopServer()
 	return errors.Join(err, group.Wait())
