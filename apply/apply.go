@@ -210,10 +210,12 @@ func (a *Apply) until(ctx context.Context, condition func() bool) error {
 // ends when apply is told to stop, or work, which ends when a running call must be
 // given up, is done, when the stream is found corrupt, or when the call cannot be
 // repeated as it was.
-func (a *Apply) attempt(ctx, work context.Context, what string, call func(context.Context) error) error {
+// A call that changes rows waits while apply is paused.
+func (a *Apply) attempt(ctx, work context.Context, changes bool, what string, call func(context.Context) error) error {
 	backoff := a.newBackoff()
+	work = context.WithValue(work, waitingKey{}, func(err error) { a.failed(what, err) })
 	for {
-		err := a.until(ctx, func() bool { return !a.paused || a.draining })
+		err := a.until(ctx, func() bool { return !changes || !a.paused || a.draining })
 		if err != nil {
 			return err
 		}

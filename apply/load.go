@@ -21,9 +21,10 @@ type loader struct {
 	parallel int
 	prepared map[cdc.Fingerprint]bool
 	now      func() time.Time
-	// attempt runs one call of the sink until it succeeds or ctx is done. It waits
-	// between tries and shows what it waits for.
-	attempt func(ctx context.Context, what string, call func(context.Context) error) error
+	// attempt runs one call of the sink until it succeeds or apply is told to stop.
+	// It waits between tries and shows what it waits for; a call that changes rows
+	// waits for the end of a pause too.
+	attempt func(changes bool, what string, call func(context.Context) error) error
 	loaded  func(Result)
 }
 
@@ -53,20 +54,20 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 		return fmt.Errorf("batch up to %s is not the planned one, %s to %s", b.checkpoint.Position, p.From, p.To)
 	}
 	if b.changes[0].kind == cdc.KindTruncate {
-		return l.truncate(ctx, b, p)
+		return l.truncate(b, p)
 	}
 	tables := split(b.changes)
 	for _, t := range tables {
-		if err := l.prepare(ctx, t.schema); err != nil {
+		if err := l.prepare(t.schema); err != nil {
 			return err
 		}
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	group.SetLimit(l.parallel)
 	incomplete := make([]uint32, len(tables))
 	for i, t := range tables {
 		group.Go(func() error {
-			err := l.table(ctx, t, p)
+			err := l.table(t, p)
 			if errors.Is(err, ErrIncomplete) {
 				incomplete[i] = t.schema.OID
 			}
@@ -82,11 +83,11 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 }
 
 // prepare makes the target ready for the schema, once per schema and run.
-func (l *loader) prepare(ctx context.Context, s *cdc.Schema) error {
+func (l *loader) prepare(s *cdc.Schema) error {
 	if l.prepared[s.Fingerprint()] {
 		return nil
 	}
-	err := l.attempt(ctx, "prepare table "+s.Name(), func(ctx context.Context) error { return l.sink.Prepare(ctx, s) })
+	err := l.attempt(false, "prepare table "+s.Name(), func(ctx context.Context) error { return l.sink.Prepare(ctx, s) })
 	if err == nil {
 		l.prepared[s.Fingerprint()] = true
 	}
@@ -120,30 +121,47 @@ func split(changes []change) []*tableChanges {
 	return tables
 }
 
-func (l *loader) table(ctx context.Context, t *tableChanges, p plan) error {
+func (l *loader) table(t *tableChanges, p plan) error {
 	rows, size, err := compact(t.schema, t.changes)
 	if err != nil {
 		return err
 	}
 	b := &TableBatch{ID: l.id(t.schema, p), Schema: t.schema, Rows: rows, SyncedAt: p.SyncedAt, Bytes: size}
-	return l.attempt(ctx, "load into table "+t.schema.Name(), func(ctx context.Context) error {
+	refused := false
+	return l.attempt(true, "load into table "+t.schema.Name(), func(ctx context.Context) error {
+		if refused {
+			// Somebody may have changed the table since, to make the row fit.
+			if err := l.sink.Prepare(ctx, t.schema); err != nil {
+				return err
+			}
+		}
 		result, err := l.sink.Apply(ctx, b)
 		if err == nil {
 			l.loaded(result)
 		}
+		refused = isRefusal(err)
 		return err
 	})
 }
 
+// isRefusal tells whether an error of a sink needs somebody to change something.
+func isRefusal(err error) bool {
+	if _, ok := errors.AsType[*RowError](err); ok {
+		return true
+	}
+	var permanent interface{ Permanent() bool }
+	return errors.As(err, &permanent) && permanent.Permanent()
+}
+
 // truncate carries out one truncate, table by table. The batch holds nothing else.
-func (l *loader) truncate(ctx context.Context, b *batch, p plan) error {
+func (l *loader) truncate(b *batch, p plan) error {
 	for i := range b.changes {
 		ch := &b.changes[i]
-		if err := l.prepare(ctx, ch.schema); err != nil {
+		if err := l.prepare(ch.schema); err != nil {
 			return err
 		}
 		t := &TableTruncate{ID: l.id(ch.schema, p), Schema: ch.schema, Position: ch.pos, SyncedAt: p.SyncedAt}
-		err := l.attempt(ctx, "truncate table "+ch.schema.Name(), func(ctx context.Context) error { return l.sink.Truncate(ctx, t) })
+		err := l.attempt(true, "truncate table "+ch.schema.Name(), func(ctx context.Context) error { return l.sink.Truncate(ctx, t) })
 		if err != nil {
 			return err
 		}

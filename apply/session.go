@@ -44,12 +44,12 @@ func (a *Apply) session(ctx, work context.Context) error {
 	})
 	load := &loader{
 		sink: a.sink, ledger: l, parallel: a.config.Parallel, prepared: map[cdc.Fingerprint]bool{}, now: time.Now,
-		attempt: func(_ context.Context, what string, call func(context.Context) error) error {
-			return a.attempt(ctx, work, what, call)
+		attempt: func(changes bool, what string, call func(context.Context) error) error {
+			return a.attempt(ctx, work, changes, what, call)
 		},
 		loaded: a.loaded,
 	}
-	if err := load.attempt(ctx, "connect to the sink", a.sink.Check); err != nil {
+	if err := load.attempt(false, "connect to the sink", a.sink.Check); err != nil {
 		return err
 	}
 	s := &session{
@@ -74,9 +74,9 @@ func (a *Apply) session(ctx, work context.Context) error {
 
 // announced prepares the tables that capture is set to. Apply is ready once it has done
 // so for the first time.
-func (s *session) announced(ctx context.Context, load *loader, tables []*cdc.Schema) error {
+func (s *session) announced(load *loader, tables []*cdc.Schema) error {
 	for _, t := range tables {
-		if err := load.prepare(ctx, t); err != nil {
+		if err := load.prepare(t); err != nil {
 			return err
 		}
 	}
@@ -256,7 +256,7 @@ func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []
 			if !ok {
 				return errors.New("the list of tables cannot be watched any more")
 			}
-			if err := s.announced(ctx, load, list); err != nil {
+			if err := s.announced(load, list); err != nil {
 				return err
 			}
 			continue

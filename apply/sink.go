@@ -12,6 +12,17 @@ import (
 // batch under its ID, but says that rows are missing from it.
 var ErrIncomplete = errors.New("the sink has committed less than it was sent")
 
+type waitingKey struct{}
+
+// Waiting tells whoever watches the pipeline why a call of a sink takes long: the sink
+// is away, or its answer was lost and has to be asked for. ctx is that of the call. The
+// call goes on; its end clears the message.
+func Waiting(ctx context.Context, why error) {
+	if tell, ok := ctx.Value(waitingKey{}).(func(error)); ok {
+		tell(why)
+	}
+}
+
 // Sink is a database that batches are applied to. Implementations live in packages
 // of their own (apply/starrocks) and must pass the suite of apply/sinktest.
 //
@@ -34,7 +45,9 @@ type Sink interface {
 	// until it succeeds; the effect is that of one call. A row that the sink can
 	// never take is a *RowError. An error that wraps ErrIncomplete tells that the
 	// sink has committed a part of the rows and recognises the batch from now on;
-	// it is then applied again under another ID.
+	// it is then applied again under another ID. A call that waits says why through
+	// Waiting; after a few seconds it should return an error instead, since the
+	// caller repeats it and can be told to pause or stop in between.
 	Apply(ctx context.Context, batch *TableBatch) (Result, error)
 
 	// Truncate empties the table as the source did at the position: the rows

@@ -18,7 +18,7 @@ type backoff struct {
 	polls int
 }
 
-var defaultBackoff = backoff{first: 200 * time.Millisecond, longest: 5 * time.Second, attempts: 6, polls: 8}
+var defaultBackoff = backoff{first: 200 * time.Millisecond, longest: 2 * time.Second, attempts: 2, polls: 4}
 
 // wait pauses before try n, which counts from 1. Half of the pause is random, so that
 // tables that failed together do not come back together.

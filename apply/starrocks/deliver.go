@@ -40,6 +40,7 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 		case verdictDoubt, verdictRow: // The state of the label decides.
 		}
 		retries++
+		apply.Waiting(ctx, fmt.Errorf("load %s: %w", r.label, err))
 		state, stateErr := s.settle(ctx, r.table, r.label)
 		if stateErr != nil {
 			return retries, fmt.Errorf("load %s into %s: %w; its outcome is open: %w", r.label, r.table, err, stateErr)
@@ -97,6 +98,7 @@ func (s *Sink) settle(ctx context.Context, table, label string) (labelState, err
 		if n >= 2*s.retry.polls {
 			return "", err
 		}
+		apply.Waiting(ctx, err)
 		if err := s.retry.wait(ctx, n); err != nil {
 			return "", err
 		}

@@ -70,6 +70,9 @@ func (s *stages) positions(ctx context.Context, out *api.Status, c capture.Statu
 	if info, err := s.bus.Info(ctx); err == nil {
 		out.Queue = queue(info, s.applied())
 	}
+	if out.Queue.PendingMessages > 0 && !a.OldestCommit.IsZero() {
+		out.Queue.OldestAge = max(0, time.Since(a.OldestCommit))
+	}
 	if stored := s.stream.stored(); stored > a.Checkpoint.Total {
 		out.Queue.PendingRows = stored - a.Checkpoint.Total
 	}

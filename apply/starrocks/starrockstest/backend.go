@@ -87,7 +87,8 @@ func (l *load) serve() {
 	}
 	body, ok := l.read()
 	if !ok {
-		panic(http.ErrAbortHandler)
+		l.hangUp()
+		return
 	}
 	l.finish(body)
 }
@@ -101,7 +102,7 @@ func (l *load) early() (answered bool) {
 	case f.is(FaultHTTPError):
 		http.Error(l.w, f.message("stand-in fault"), f.code(http.StatusServiceUnavailable))
 	case f.is(FaultDropBeforeBody):
-		panic(http.ErrAbortHandler)
+		l.hangUp() // An abort would wait for the body.
 	case f.is(FaultVersionLimit):
 		l.fail(refuse("%s", f.message("Failed to load data into tablet 10001, because of too many versions, current/limit: 1000/1000. "+
 			"You can reduce the loading job concurrency, or increase loading data batch size.")))
