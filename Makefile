@@ -8,7 +8,8 @@ TESTTIMEOUT ?= 15m
 FUZZTIME    ?= 30s
 CI_FUZZTIME ?= 5s
 CI_CHANGES  ?= 20000
-DEMOFLAGS   := $(if $(CHANGES),--changes=$(CHANGES)) $(if $(DIR),--dir=$(DIR)) $(if $(KEEP),--keep) $(ARGS)
+DEMOFLAGS   := $(if $(CHANGES),--changes=$(CHANGES)) $(if $(DIR),--dir=$(DIR)) $(if $(KEEP),--keep) \
+               $(if $(SEED),--seed=$(SEED)) $(if $(KILL),--kill=$(KILL)) $(if $(SINK_DOWN),--sink-down=$(SINK_DOWN)) $(if $(HARD),--hard) $(ARGS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -63,7 +64,7 @@ bench: setup ## Run the benchmarks.
 	go test -run='^$$' -bench=. -benchmem -timeout=60m $(PACKAGES)
 
 .PHONY: demo
-demo: setup-postgres ## Run the whole pipeline on throw-away servers; CHANGES=N DIR=path KEEP=1 ARGS=-help.
+demo: setup-postgres ## Run the whole pipeline on throw-away servers; CHANGES=N DIR=path KEEP=1 SEED=n KILL=n SINK_DOWN=90s HARD=1.
 	go run ./internal/demo $(DEMOFLAGS)
 
 .PHONY: ci

@@ -161,11 +161,11 @@ func (c *Capture) warn(ctx context.Context, infos []tableInfo, pub *publication)
 		}
 		c.warned[name] = true
 		if t.toast && t.identity != "f" {
-			c.log.WarnContext(ctx, "large values that an update does not touch are not sent; REPLICA IDENTITY FULL would send them",
-				"table", name, "run", "ALTER TABLE "+t.table.sqlName()+" REPLICA IDENTITY FULL")
+			c.log.InfoContext(ctx, "large values that an update does not touch are not sent and stay as they are in the sink; REPLICA IDENTITY FULL would send them",
+				"table", name)
 		}
 		if !t.readable {
-			c.log.WarnContext(ctx, "the role may not read the table; streaming works, copying existing rows will not",
+			c.log.DebugContext(ctx, "the role may not read the table; streaming works, copying existing rows will not",
 				"table", name, "run", "GRANT SELECT ON "+t.table.sqlName()+" TO <role>")
 		}
 	}
