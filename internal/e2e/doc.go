@@ -1,0 +1,6 @@
+// Package e2e tests dbmazz from the outside: the real binary as a process of its own,
+// a real PostgreSQL with one database and slot per test, and the stand-in for the sink
+// inside the test, so that faults can be scripted. What counts in the end is always
+// that source and sink hold equal rows, compared by code that shares nothing with the
+// code under test.
+package e2e
