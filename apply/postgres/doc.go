@@ -1,0 +1,8 @@
+// Package postgres is a sink that writes to PostgreSQL. It proves the port: what the
+// suite of apply/sinktest asks for holds against a database that nobody here wrote. It
+// cannot be chosen with SINK_TYPE yet.
+//
+// A batch is one transaction, and its ID is inserted into the table dbmazz_batches in
+// the same one. A batch that is there already is done, so each has its effect once.
+// Deletes remove rows; there are no audit columns.
+package postgres
