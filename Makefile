@@ -68,6 +68,7 @@ demo: setup-postgres ## Run the whole pipeline on throw-away servers; CHANGES=N 
 	go run ./internal/demo $(DEMOFLAGS)
 
 .PHONY: ci
+ci: TESTFLAGS += -count=1
 ci: setup setup-postgres-majors check build verify test ## Everything that must pass before a change lands.
 	@$(TOOLBOX) fuzz --time=$(CI_FUZZTIME)
 	$(MAKE) demo CHANGES=$(CI_CHANGES) KEEP= DIR=

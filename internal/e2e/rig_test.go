@@ -43,6 +43,16 @@ func setup(t *testing.T, ddl string, tables ...string) *rig {
 	return setupOn(t, db, starrockstest.Options{}, ddl, tables...)
 }
 
+// major is that of the shared PostgreSQL.
+func major(t *testing.T) int {
+	t.Helper()
+	version, err := pgtest.DefaultMajor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return version
+}
+
 // senderTimeout sets after what silence PostgreSQL drops a walsender of the database.
 // dbmazz reports more often the shorter it is, so what it confirms wrongly shows soon.
 func senderTimeout(db *pgtest.DB, timeout time.Duration) {
