@@ -30,6 +30,9 @@ type pace struct {
 	now   func() time.Time
 	// quiet makes the kernel wake nobody for packets that come in during a nap.
 	quiet func(on bool)
+	// waiting returns how many bytes the socket holds, nil where a read empties it.
+	// A read through TLS returns one record, which is one change.
+	waiting func() int
 }
 
 func newPace(quiet func(on bool)) *pace {
@@ -43,7 +46,7 @@ func (p *pace) busy() bool { return p.quick >= busyReads }
 
 // wait is called before a read, with the size of the read before.
 func (p *pace) wait(ctx context.Context, last int) {
-	if !p.busy() || last >= napBytes {
+	if !p.busy() || last >= napBytes || (p.waiting != nil && p.waiting() > 0) {
 		return
 	}
 	p.quiet(true)

@@ -39,7 +39,9 @@ type socket struct {
 
 func newSocket(conn net.Conn, readBytes int) *socket {
 	base := make([]byte, readBytes)
-	return &socket{conn: conn, pace: newPace(quieten(conn)), base: base, buf: base}
+	pace := newPace(quieten(conn))
+	pace.waiting = waitingBytes(conn)
+	return &socket{conn: conn, pace: pace, base: base, buf: base}
 }
 
 // messageHead is the type and the length before each message; the length counts itself.

@@ -28,6 +28,36 @@ func tuneSocket(conn net.Conn) {
 // nap.
 const napLowWater = napBytes
 
+// waitingBytes returns a function that tells how much a connection beneath TLS has
+// received and not read yet, nil for a connection without TLS.
+func waitingBytes(conn net.Conn) func() int {
+	t, ok := conn.(interface{ NetConn() net.Conn })
+	if !ok {
+		return nil
+	}
+	tcp, ok := t.NetConn().(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	n := 0
+	get := func(fd uintptr) {
+		var err error
+		if n, err = unix.IoctlGetInt(int(fd), unix.SIOCINQ); err != nil {
+			n = 0
+		}
+	}
+	return func() int {
+		if raw.Control(get) != nil {
+			return 0
+		}
+		return n
+	}
+}
+
 // quieten returns a function that switches wake-ups of a connection off and on. Without
 // it the runtime's poller wakes for every packet, nap or not. The low-water mark lets the
 // receive buffer grow, too.
