@@ -128,7 +128,7 @@ func (c *collector) record(rec *cdc.Record, schemas []*cdc.Schema) {
 		// Applied before.
 	case rec.Kind.IsRow():
 		s := schemas[rec.Schema]
-		c.note(s)
+		c.note(s, len(c.changes))
 		c.changes = append(c.changes, change{schema: s, new: rec.New, old: rec.Old, pos: rec.Position, kind: rec.Kind, oldKind: rec.OldKind})
 		c.bytes += len(rec.New) + len(rec.Old)
 	case rec.Kind == cdc.KindTruncate:
@@ -141,9 +141,9 @@ func (c *collector) record(rec *cdc.Record, schemas []*cdc.Schema) {
 	}
 }
 
-// note remembers which schema a table has in the batch, and sets a barrier where it
-// changes.
-func (c *collector) note(s *cdc.Schema) {
+// note remembers which schema a table has in the batch, and sets a barrier at a change,
+// by its index, that has another.
+func (c *collector) note(s *cdc.Schema, index int) {
 	if c.barrier >= 0 {
 		return
 	}
@@ -152,7 +152,7 @@ func (c *collector) note(s *cdc.Schema) {
 	case !ok:
 		c.current[s.OID] = s
 	case known != s && known.Fingerprint() != s.Fingerprint():
-		c.barrier = len(c.changes)
+		c.barrier = index
 	}
 }
 
@@ -258,10 +258,6 @@ func (c *collector) keep(n, commits, frames int) {
 			c.barrier = i
 			continue
 		}
-		if known, ok := c.current[ch.schema.OID]; !ok {
-			c.current[ch.schema.OID] = ch.schema
-		} else if known != ch.schema && known.Fingerprint() != ch.schema.Fingerprint() {
-			c.barrier = i
-		}
+		c.note(ch.schema, i)
 	}
 }
