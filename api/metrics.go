@@ -75,5 +75,6 @@ func metricsProto(s *sample, r rates) *pb.MetricsResponse {
 		EndToEndLagP99Ms:          milliseconds(st.LagP99),
 		RssBytes:                  s.rss,
 		TransactionsCapturedTotal: total.TransactionsCaptured,
+		DeadLetters:               st.DeadLetters,
 	}
 }

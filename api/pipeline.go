@@ -93,10 +93,11 @@ const (
 	WorkStopped
 	WorkFailed
 	WorkStandby
+	WorkSilent
 )
 
 var workNames = [...]string{
-	"unknown", "starting", "running", "paused", "retrying", "draining", "stopped", "failed", "standby",
+	"unknown", "starting", "running", "paused", "retrying", "draining", "stopped", "failed", "standby", "silent",
 }
 
 // String returns the lower-case name: running.
@@ -124,6 +125,24 @@ type Work struct {
 	Since        time.Time
 	// Restarts counts restarts after errors since the process started.
 	Restarts uint64
+	// Instance is the process that does the work, Heard when it was heard of last.
+	Instance string
+	Heard    time.Time
+}
+
+// Process is one process of the pipeline.
+type Process struct {
+	Instance string
+	Host     string
+	PID      int
+	Version  string
+	Started  time.Time
+	// Capture and Apply are "active", "standby" or empty.
+	Capture string
+	Apply   string
+	Heard   time.Time
+	// Silent tells that it is taken for gone.
+	Silent bool
 }
 
 // Queue is the durable queue between the stages.
@@ -218,6 +237,11 @@ type Status struct {
 	Lag    time.Duration
 	LagP50 time.Duration
 	LagP99 time.Duration
+
+	// Processes are those of the pipeline, the one that answers first.
+	Processes []Process
+	// DeadLetters counts the rows that were set aside.
+	DeadLetters uint64
 
 	SourceType      string
 	SinkType        string

@@ -29,6 +29,7 @@ const (
 	MetricQueueOldest       = "dbmazz_queue_oldest_age_seconds"
 	MetricReady             = "dbmazz_ready"
 	MetricState             = "dbmazz_state"
+	MetricDeadLetters       = "dbmazz_dead_letters"
 	MetricStageState        = "dbmazz_stage_state"
 	MetricStageRestarts     = "dbmazz_stage_restarts_total"
 	MetricStageActivity     = "dbmazz_stage_last_activity_timestamp_seconds"
@@ -92,6 +93,8 @@ var allSeries = []series{
 		func(st *Status) float64 { return float64(st.Queue.PendingBytes) }),
 	gauge(MetricQueueOldest, "Age of the oldest message that the sink has not acknowledged.",
 		func(st *Status) float64 { return max(0, st.Queue.OldestAge.Seconds()) }),
+	gauge(MetricDeadLetters, "Rows that were set aside because the sink could not take them.",
+		func(st *Status) float64 { return float64(st.DeadLetters) }),
 	gauge(MetricReady, "1 when both stages run.", func(st *Status) float64 { return truth(st.Ready()) }),
 	gauge(MetricMemoryLimit, "Memory that the process may use, 0 when no limit is set.",
 		func(st *Status) float64 { return float64(st.MemoryLimit) }),

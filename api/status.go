@@ -43,6 +43,10 @@ func (s *statusService) GetStatus(ctx context.Context, _ *pb.StatusRequest) (*pb
 		Ready:               st.Ready(),
 		SourceType:          st.SourceType,
 		SinkType:            st.SinkType,
+		DeadLetters:         st.DeadLetters,
+	}
+	for _, process := range st.Processes {
+		response.Processes = append(response.Processes, processProto(process))
 	}
 	for _, table := range st.Snapshot.Tables {
 		response.TableProgress = append(response.TableProgress, &pb.TableSnapshotProgress{
@@ -78,6 +82,7 @@ var workProtos = [...]pb.StageStatus_State{
 	WorkStopped:  pb.StageStatus_STATE_STOPPED,
 	WorkFailed:   pb.StageStatus_STATE_FAILED,
 	WorkStandby:  pb.StageStatus_STATE_STANDBY,
+	WorkSilent:   pb.StageStatus_STATE_SILENT,
 }
 
 func workProto(name string, work Work) *pb.StageStatus {
@@ -93,6 +98,15 @@ func workProto(name string, work Work) *pb.StageStatus {
 		LastActivityUnixMs: unixMilliseconds(work.LastActivity),
 		Restarts:           work.Restarts,
 		StateSinceUnixMs:   unixMilliseconds(work.Since),
+		Instance:           work.Instance,
+		HeardUnixMs:        unixMilliseconds(work.Heard),
+	}
+}
+
+func processProto(p Process) *pb.ProcessStatus {
+	return &pb.ProcessStatus{
+		Instance: p.Instance, Host: p.Host, Pid: int64(p.PID), Version: p.Version, StartedAtUnixMs: unixMilliseconds(p.Started),
+		Capture: p.Capture, Apply: p.Apply, HeardUnixMs: unixMilliseconds(p.Heard), Silent: p.Silent,
 	}
 }
 

@@ -19,6 +19,7 @@ func full() api.Status {
 	work := func(n int64) api.Work {
 		return api.Work{
 			State: api.WorkPaused, Detail: "detail", Error: "error", LastActivity: at.Add(time.Duration(n)), Since: at, Restarts: 9,
+			Instance: "i", Heard: at,
 		}
 	}
 	return api.Status{
@@ -39,6 +40,10 @@ func full() api.Status {
 		Settings:    api.Settings{FlushSize: 25, FlushInterval: 26 * time.Millisecond, Tables: []string{"public.t"}},
 		ReceivedLSN: 1000, ConfirmedLSN: 300, ServerLSN: 5000, CapturedPosition: "c", AppliedPosition: "a",
 		Lag: 27 * time.Millisecond, LagP50: 28 * time.Millisecond, LagP99: 29 * time.Millisecond,
+		DeadLetters: 32,
+		Processes: []api.Process{{
+			Instance: "i", Host: "h", PID: 1, Version: "v", Started: at, Capture: "active", Apply: "standby", Heard: at, Silent: true,
+		}},
 		SourceType: "postgres", SinkType: "starrocks", SlotName: "slot", PublicationName: "pub",
 		FlushBytes: 30, MemoryLimit: 31, StartedAt: at, PausedSince: at,
 	}

@@ -37,6 +37,24 @@ type Config struct {
 	Grace time.Duration
 	// BackoffMax bounds the wait between two tries. Defaults to 15 s.
 	BackoffMax time.Duration
+	// Fence returns an error as soon as somebody else may apply in this one's place,
+	// by the own clock, so that a process that was stopped and goes on later writes
+	// nothing. It is asked before every call of the sink, every dead letter and
+	// every write of the state; its error ends the session. It must be quick, and
+	// may be called from several goroutines. nil means that there is no other.
+	Fence func() error
+	// Lost is closed when somebody else may apply in this one's place. Calls of the
+	// sink that are running are then given up at once, and Run returns. nil means
+	// never.
+	Lost <-chan struct{}
+	// DeadLetters is where rows go that the sink can never take. nil means that
+	// such a row stops apply, which tries again until somebody has made it fit.
+	DeadLetters DeadLetters
+	// RefusedMax is how many rows of one table's batch may go to the dead letters.
+	// With more, or if the first 100 go and no other is stored, it is not the rows
+	// that are wrong but the table: apply stops as without dead letters.
+	// Defaults to 1,000.
+	RefusedMax int
 	Logger     *slog.Logger
 }
 
@@ -48,6 +66,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Parallel, 4)
 	def(&c.Grace, 20*time.Second)
 	def(&c.BackoffMax, 15*time.Second)
+	def(&c.RefusedMax, 1000)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -73,12 +92,14 @@ type Apply struct {
 	config Config
 	stream Stream
 	sink   Sink
-	log    *slog.Logger
+	log    *complaints
+	replay *Replay // nil for live apply
 
 	mu       sync.Mutex
 	settings Settings
 	paused   bool
 	draining bool
+	hold     hold
 	calls    int // calls of the sink that are running
 	status   Status
 	// collected and loading are the commit times of the oldest changes that wait
@@ -92,19 +113,31 @@ type Apply struct {
 func New(config Config, stream Stream, sink Sink) *Apply {
 	config = config.withDefaults()
 	return &Apply{
-		config: config, stream: stream, sink: sink, log: config.Logger.With("component", "apply"),
+		config: config, stream: stream, sink: sink, log: newComplaints(config.Logger.With("component", "apply")),
 		settings: Settings{FlushRows: config.FlushRows, FlushInterval: config.FlushInterval},
 		status:   Status{State: Starting, Detail: "Initializing pipeline"},
 		changed:  make(chan struct{}),
+		hold:     hold{under: true},
 	}
 }
 
 // Run applies until ctx is done, and then lets a running load finish within the grace
 // period. No error of the sink or the stream ends it: the session starts again from
-// the checkpoint, and the status says what is wrong.
+// the checkpoint, and the status says what is wrong. It returns without an error when ctx
+// is done or Config.Lost is closed.
 func (a *Apply) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	work, cancel := a.graceful(ctx)
 	defer cancel()
+	go func() {
+		select {
+		case <-a.config.Lost:
+			cancel()
+			stop()
+		case <-work.Done():
+		}
+	}()
 	backoff := a.newBackoff()
 	for ctx.Err() == nil {
 		started := time.Now()
@@ -113,7 +146,7 @@ func (a *Apply) Run(ctx context.Context) error {
 			break
 		}
 		a.failed("", err)
-		a.log.ErrorContext(ctx, "apply session ended, it starts again", "err", err)
+		a.log.repeat(ctx, slog.LevelError, "apply session ended, it starts again", "", err)
 		if time.Since(started) > time.Minute {
 			backoff = a.newBackoff()
 		}
@@ -208,15 +241,19 @@ func (a *Apply) until(ctx context.Context, condition func() bool) error {
 
 // attempt calls the sink until it succeeds. It returns an error only when ctx, which
 // ends when apply is told to stop, or work, which ends when a running call must be
-// given up, is done, when the stream is found corrupt, or when the call cannot be
-// repeated as it was.
+// given up, is done, when the stream is found corrupt, when the fence is down, or when
+// the call cannot be repeated as it was.
 // A call that changes rows waits while apply is paused.
 func (a *Apply) attempt(ctx, work context.Context, changes bool, what string, call func(context.Context) error) error {
 	backoff := a.newBackoff()
 	work = context.WithValue(work, waitingKey{}, func(err error) { a.failed(what, err) })
+	work = context.WithValue(work, fenceKey{}, a.fence)
 	for {
 		err := a.until(ctx, func() bool { return !changes || !a.paused || a.draining })
 		if err != nil {
+			return err
+		}
+		if err := a.fence(); err != nil {
 			return err
 		}
 		a.control(func() { a.calls++ })
@@ -224,18 +261,35 @@ func (a *Apply) attempt(ctx, work context.Context, changes bool, what string, ca
 		a.control(func() { a.calls-- })
 		if err == nil {
 			a.update(func(s *Status) { s.clear(what) })
+			a.log.over(ctx, what)
 			return nil
 		}
-		if errors.Is(err, cdc.ErrCorrupt) || errors.Is(err, ErrIncomplete) {
+		if errors.Is(err, cdc.ErrCorrupt) || errors.Is(err, ErrIncomplete) || (a.replay != nil && isRefusal(err)) {
 			return err
 		}
 		a.failed(what, err)
-		a.log.WarnContext(ctx, "sink refused, trying again", "what", what, "err", err)
+		a.log.repeat(ctx, slog.LevelWarn, "sink refused, trying again", what, err)
 		backoff.wait(ctx)
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), err)
 		}
 	}
+}
+
+// fence returns an error unless this process may write.
+func (a *Apply) fence() error {
+	if a.replay != nil {
+		if err := a.replay.quiet.err(); err != nil {
+			return err
+		}
+	}
+	if a.config.Fence == nil {
+		return nil
+	}
+	if err := a.config.Fence(); err != nil {
+		return fmt.Errorf("keep apart from another apply: %w", err)
+	}
+	return nil
 }
 
 // backoff doubles from 200 ms up to its bound, with jitter of a half.

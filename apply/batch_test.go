@@ -46,7 +46,7 @@ func (r *recorder) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result
 	}
 	var rows []string
 	for _, row := range b.Rows {
-		rows = append(rows, fmt.Sprint(row.Op, texts(row.Tuple), row.KeyOnly, row.Partial, texts(row.MovedFrom)))
+		rows = append(rows, fmt.Sprint(int(row.Op), texts(row.Tuple), row.KeyOnly, row.Partial, texts(row.MovedFrom)))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -223,7 +223,7 @@ func TestStopLetsARunningLoadFinishAndKeepsItsCheckpoint(t *testing.T) {
 	<-sink.arrived
 	time.AfterFunc(50*time.Millisecond, func() { close(sink.hold) })
 	b.stop()
-	c, err := apply.ParseCheckpoint(b.stream.state)
+	c, err := apply.ParseCheckpoint(b.stream.states[""].value)
 	if err != nil || c.End != b.tail.End || c.Position != b.tail.Last {
 		t.Fatalf("checkpoint %+v after the stop, tail %+v: %v", c, b.tail, err)
 	}

@@ -12,11 +12,19 @@ var ErrGap = errors.New("changes are missing from the stream")
 
 // change is one change as it came, before compaction. Its tuples point into the frame.
 type change struct {
-	schema   *cdc.Schema
-	new, old cdc.Tuple
-	pos      cdc.Position
-	kind     cdc.Kind
-	oldKind  cdc.OldKind
+	schema     *cdc.Schema
+	new, old   cdc.Tuple
+	pos        cdc.Position
+	commitTime int64 // microseconds since 1970 UTC
+	kind       cdc.Kind
+	oldKind    cdc.OldKind
+}
+
+func newChange(s *cdc.Schema, rec *cdc.Record) change {
+	return change{
+		schema: s, new: rec.New, old: rec.Old, pos: rec.Position, kind: rec.Kind, oldKind: rec.OldKind,
+		commitTime: rec.CommitTime,
+	}
 }
 
 // commit is the end of a transaction: n changes were collected before it.
@@ -54,6 +62,17 @@ type collector struct {
 	barrier int
 	total   uint64                 // of the changes of the epoch that were collected
 	current map[uint32]*cdc.Schema // table OID -> schema of its changes in the batch
+
+	// only has the tables whose changes are taken, and limit is how far they may be
+	// taken at present. A nil map and the zero limit leave nothing out.
+	only  map[string]bool
+	limit limit
+}
+
+// limit is a position that no batch may pass.
+type limit struct {
+	set bool
+	at  cdc.Position
 }
 
 func newCollector(epoch string, from cdc.Checkpoint) *collector {
@@ -128,18 +147,26 @@ func (c *collector) record(rec *cdc.Record, schemas []*cdc.Schema) {
 		// Applied before.
 	case rec.Kind.IsRow():
 		s := schemas[rec.Schema]
+		if !c.wanted(s) {
+			return
+		}
 		c.note(s, len(c.changes))
-		c.changes = append(c.changes, change{schema: s, new: rec.New, old: rec.Old, pos: rec.Position, kind: rec.Kind, oldKind: rec.OldKind})
+		c.changes = append(c.changes, newChange(s, rec))
 		c.bytes += len(rec.New) + len(rec.Old)
 	case rec.Kind == cdc.KindTruncate:
-		if c.barrier < 0 {
-			c.barrier = len(c.changes)
-		}
 		for _, i := range rec.Truncated {
-			c.changes = append(c.changes, change{schema: schemas[i], pos: rec.Position, kind: cdc.KindTruncate})
+			if !c.wanted(schemas[i]) {
+				continue
+			}
+			if c.barrier < 0 {
+				c.barrier = len(c.changes)
+			}
+			c.changes = append(c.changes, newChange(schemas[i], rec))
 		}
 	}
 }
+
+func (c *collector) wanted(s *cdc.Schema) bool { return c.only == nil || c.only[s.Name()] }
 
 // note remembers which schema a table has in the batch, and sets a barrier at a change,
 // by its index, that has another.
@@ -163,6 +190,13 @@ func (c *collector) empty() bool { return len(c.changes) == 0 && len(c.commits) 
 // the last end of a transaction, else - when an open transaction alone fills the
 // batch - everything. ok is false when there is nothing to take yet.
 func (c *collector) ready(full bool) (n int, ok bool) {
+	if c.limit.set {
+		defer func() {
+			if allowed, _ := c.until(c.limit.at); ok && n > allowed {
+				n, ok = allowed, allowed > 0
+			}
+		}()
+	}
 	switch {
 	case c.barrier > 0:
 		return c.barrier, true
@@ -202,12 +236,33 @@ func (c *collector) until(p cdc.Position) (n int, exact bool) {
 	return n, n > 0 && c.changes[n-1].pos == p
 }
 
+// exhausted reports whether nothing more will come at or before the limit.
+func (c *collector) exhausted() bool {
+	return c.limit.set && (!c.limit.at.After(c.last) || c.end > c.limit.at.Commit)
+}
+
+// reached reports whether everything up to the limit was collected and cut off.
+func (c *collector) reached() bool {
+	if !c.exhausted() {
+		return false
+	}
+	n, _ := c.until(c.limit.at)
+	return n == 0
+}
+
 // batch is what was cut off.
 type batch struct {
 	changes    []change
 	frames     []frameEnd
 	checkpoint cdc.Checkpoint // what holds once the batch is applied
+	// open tells that the end of the last transaction is not in the batch.
+	open bool
+	// reached tells that there is no batch because a replay has reached its limit.
+	reached bool
 }
+
+// last returns the position of the last change.
+func (b *batch) last() cdc.Position { return b.changes[len(b.changes)-1].pos }
 
 // cut takes the first n changes off, with the transaction ends among and right after
 // them. before is the checkpoint that the batch follows.
@@ -215,10 +270,16 @@ func (c *collector) cut(n int, before cdc.Checkpoint) batch {
 	b := batch{changes: c.changes[:n:n], checkpoint: before}
 	b.checkpoint.Epoch = c.epoch
 	if n > 0 {
-		b.checkpoint.Position = c.changes[n-1].pos
+		b.checkpoint.Position = b.last()
+	}
+	if n == len(c.changes) && c.only != nil {
+		// What follows are changes that are left out.
+		b.checkpoint.Position = later(b.checkpoint.Position, c.last)
 	}
 	commits := 0
+	b.open = n > 0
 	for commits < len(c.commits) && c.commits[commits].n <= n {
+		b.open = b.open && c.commits[commits].n < n
 		b.checkpoint.End = max(b.checkpoint.End, c.commits[commits].end)
 		commits++
 	}

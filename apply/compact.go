@@ -20,23 +20,45 @@ type compactor struct {
 	keyBuf []byte
 }
 
-// compact returns one row per key, in the order in which the keys were first seen, and
-// the bytes of their tuples. All changes must be of the schema's table.
-func compact(schema *cdc.Schema, changes []*change) (rows []Row, size int, err error) {
-	if len(schema.Key) == 0 {
-		return nil, 0, fmt.Errorf("table %s has no key", schema.Name())
-	}
+// compact returns one row per key, in the order in which the keys were first seen; for
+// a schema without a key one row per change, in their order. All changes must be of the
+// schema's table.
+func compact(schema *cdc.Schema, changes []*change) ([]Row, error) {
 	c := compactor{schema: schema, rows: make([]Row, 0, len(changes))}
 	c.index.init(len(changes))
+	add := c.add
+	if len(schema.Key) == 0 {
+		add = c.append
+	}
 	for _, ch := range changes {
-		if err := c.add(ch); err != nil {
-			return nil, 0, fmt.Errorf("change %s of table %s: %w", ch.pos, schema.Name(), err)
+		if err := add(ch); err != nil {
+			return nil, fmt.Errorf("change %s of table %s: %w", ch.pos, schema.Name(), err)
 		}
 	}
-	for i := range c.rows {
-		size += len(c.rows[i].Tuple)
+	return c.rows, nil
+}
+
+// append adds the row of one change of a table without a key. Such a table has REPLICA
+// IDENTITY FULL if it is updated at all - PostgreSQL refuses the update otherwise - so
+// that the old row has what an update did not send, and is there for a delete.
+func (c *compactor) append(ch *change) (err error) {
+	row := Row{Op: OpInsert, Tuple: ch.new, Position: ch.pos, commitTime: ch.commitTime}
+	switch {
+	case ch.kind == cdc.KindInsert:
+	case ch.kind == cdc.KindUpdate:
+		row.Op = OpUpdate
+		if ch.oldKind == cdc.OldFull && hasUnchanged(ch.new) {
+			row.Tuple, err = c.fill(ch.new, ch.old)
+		}
+	case ch.kind == cdc.KindDelete && ch.oldKind == cdc.OldFull:
+		row.Op, row.Tuple = OpDelete, ch.old
+	case ch.kind == cdc.KindDelete:
+		err = fmt.Errorf("a delete from a table without a key has no old row: %w", cdc.ErrCorrupt)
+	default:
+		err = fmt.Errorf("%s is not a change of a row", ch.kind)
 	}
-	return c.rows, size, nil
+	c.rows = append(c.rows, row)
+	return err
 }
 
 func (c *compactor) add(ch *change) error {
@@ -49,7 +71,7 @@ func (c *compactor) add(ch *change) error {
 		}
 		return c.upsert(ch, OpUpdate)
 	case cdc.KindDelete:
-		return c.remove(ch.old, ch.oldKind == cdc.OldKey, ch.pos)
+		return c.remove(ch)
 	default:
 		return fmt.Errorf("%s is not a change of a row", ch.kind)
 	}
@@ -61,7 +83,7 @@ func (c *compactor) upsert(ch *change, op Op) error {
 	if err != nil {
 		return err
 	}
-	next := Row{Op: op, Tuple: ch.new, Position: ch.pos, Partial: hasUnchanged(ch.new)}
+	next := Row{Op: op, Tuple: ch.new, Position: ch.pos, commitTime: ch.commitTime, Partial: hasUnchanged(ch.new)}
 	if next.Partial && found {
 		if e.Op == OpDelete {
 			return fmt.Errorf("update of a row that is deleted: %w", cdc.ErrCorrupt)
@@ -87,10 +109,10 @@ func (c *compactor) move(ch *change) error {
 	if i, ok := c.index.find(oldKey); ok {
 		before, known = c.rows[i], true
 	}
-	if err := c.remove(ch.old, ch.oldKind == cdc.OldKey, ch.pos); err != nil {
+	if err := c.remove(ch); err != nil {
 		return err
 	}
-	next := Row{Op: OpUpdate, Tuple: ch.new, Position: ch.pos, Partial: hasUnchanged(ch.new)}
+	next := Row{Op: OpUpdate, Tuple: ch.new, Position: ch.pos, commitTime: ch.commitTime, Partial: hasUnchanged(ch.new)}
 	if next.Partial && known {
 		if next.Tuple, err = c.fill(ch.new, before.Tuple); err != nil {
 			return err
@@ -113,17 +135,17 @@ func (c *compactor) move(ch *change) error {
 	return nil
 }
 
-// remove makes the key deleted. It keeps the last values that are known.
-func (c *compactor) remove(old cdc.Tuple, keyOnly bool, pos cdc.Position) error {
-	e, found, err := c.entry(old)
+// remove makes the old key deleted. It keeps the last values that are known.
+func (c *compactor) remove(ch *change) error {
+	e, found, err := c.entry(ch.old)
 	if err != nil {
 		return err
 	}
-	next := Row{Op: OpDelete, Tuple: old, KeyOnly: keyOnly, Position: pos}
-	if keyOnly && found {
+	next := Row{Tuple: ch.old, KeyOnly: ch.oldKind == cdc.OldKey}
+	if next.KeyOnly && found {
 		next = *e
-		next.Op, next.Position = OpDelete, pos
 	}
+	next.Op, next.Position, next.commitTime = OpDelete, ch.pos, ch.commitTime
 	*e = next
 	return nil
 }

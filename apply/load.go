@@ -18,6 +18,8 @@ import (
 type loader struct {
 	sink     Sink
 	ledger   *ledger
+	letters  *letterer // nil: a row that is refused stops apply
+	replay   *Replay   // nil for live apply
 	parallel int
 	prepared map[cdc.Fingerprint]bool
 	now      func() time.Time
@@ -25,7 +27,10 @@ type loader struct {
 	// It waits between tries and shows what it waits for; a call that changes rows
 	// waits for the end of a pause too.
 	attempt func(changes bool, what string, call func(context.Context) error) error
-	loaded  func(Result)
+	loaded  func(*TableBatch, Result)
+	// enter waits until a batch may begin, left tells that it is over.
+	enter func() error
+	left  func(*ledger)
 }
 
 // load applies one batch and moves the checkpoint. An error leaves the plan in place,
@@ -37,26 +42,22 @@ func (l *loader) load(ctx context.Context, b *batch) error {
 		}
 	}
 	b.checkpoint.At = l.now()
-	return l.ledger.finish(ctx, b.checkpoint)
+	if err := l.ledger.finish(ctx, b.checkpoint); err != nil {
+		return err
+	}
+	l.left(l.ledger)
+	return nil
 }
 
 func (l *loader) apply(ctx context.Context, b *batch) error {
-	p := plan{
-		From:     l.ledger.state.Checkpoint.Position,
-		To:       b.checkpoint.Position,
-		SyncedAt: l.now().UTC().Truncate(time.Microsecond),
-	}
-	if err := l.ledger.begin(ctx, p); err != nil {
+	tables := split(b.changes)
+	p, err := l.plan(ctx, b, tables)
+	if err != nil {
 		return err
-	}
-	p = *l.ledger.state.Plan
-	if p.From != l.ledger.state.Checkpoint.Position || p.To != b.checkpoint.Position {
-		return fmt.Errorf("batch up to %s is not the planned one, %s to %s", b.checkpoint.Position, p.From, p.To)
 	}
 	if b.changes[0].kind == cdc.KindTruncate {
 		return l.truncate(b, p)
 	}
-	tables := split(b.changes)
 	for _, t := range tables {
 		if err := l.prepare(t.schema); err != nil {
 			return err
@@ -67,19 +68,47 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 	incomplete := make([]uint32, len(tables))
 	for i, t := range tables {
 		group.Go(func() error {
-			err := l.table(t, p)
+			err := l.table(ctx, t, p)
 			if errors.Is(err, ErrIncomplete) {
 				incomplete[i] = t.schema.OID
 			}
 			return err
 		})
 	}
-	err := group.Wait()
+	err = group.Wait()
 	incomplete = slices.DeleteFunc(incomplete, func(oid uint32) bool { return oid == 0 })
 	if len(incomplete) > 0 {
 		err = errors.Join(err, l.ledger.again(context.WithoutCancel(ctx), incomplete))
 	}
 	return err
+}
+
+// plan records what the batch is before anything of it reaches the sink, or returns the
+// plan that was recorded for it before a crash.
+func (l *loader) plan(ctx context.Context, b *batch, tables []*tableChanges) (plan, error) {
+	if l.ledger.state.Plan == nil {
+		p := plan{
+			From: l.ledger.state.Checkpoint.Position, To: b.last(), Open: b.open,
+			SyncedAt: l.now().UTC().Truncate(time.Microsecond),
+		}
+		if l.letters != nil {
+			var err error
+			if p.Aside, err = l.letters.following(tables); err != nil {
+				return plan{}, err
+			}
+		}
+		if err := l.enter(); err != nil {
+			return plan{}, err
+		}
+		if err := l.ledger.begin(ctx, p); err != nil {
+			return plan{}, err
+		}
+	}
+	p := *l.ledger.state.Plan
+	if p.From != l.ledger.state.Checkpoint.Position || p.To != b.last() {
+		return plan{}, fmt.Errorf("batch up to %s is not the planned one, %s to %s", b.last(), p.From, p.To)
+	}
+	return p, nil
 }
 
 // prepare makes the target ready for the schema, once per schema and run.
@@ -98,6 +127,14 @@ func (l *loader) prepare(s *cdc.Schema) error {
 type tableChanges struct {
 	schema  *cdc.Schema
 	changes []*change
+	rows    []Row // what compact has made of them
+}
+
+func (t *tableChanges) compact() (err error) {
+	if t.rows == nil {
+		t.rows, err = compact(t.schema, t.changes)
+	}
+	return err
 }
 
 // split groups changes by table, in the order in which the tables appear.
@@ -121,27 +158,78 @@ func split(changes []change) []*tableChanges {
 	return tables
 }
 
-func (l *loader) table(t *tableChanges, p plan) error {
-	rows, size, err := compact(t.schema, t.changes)
-	if err != nil {
+// table takes the share of one table to the sink.
+func (l *loader) table(ctx context.Context, t *tableChanges, p plan) error {
+	if err := t.compact(); err != nil {
 		return err
 	}
-	b := &TableBatch{ID: l.id(t.schema, p), Schema: t.schema, Rows: rows, SyncedAt: p.SyncedAt, Bytes: size}
-	refused := false
-	return l.attempt(true, "load into table "+t.schema.Name(), func(ctx context.Context) error {
-		if refused {
+	rows := t.rows
+	if aside := p.Aside[t.schema.OID]; len(aside) > 0 {
+		var err error
+		if rows, err = l.letters.follow(t, p, aside); err != nil {
+			return err
+		}
+	}
+	if l.replay != nil {
+		rows = l.replay.rows(t.schema, rows, p)
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	b := &TableBatch{
+		ID: l.id(t.schema, p), Schema: t.schema, Rows: rows, SyncedAt: p.SyncedAt, Bytes: bytesOf(rows),
+		Guarded: l.replay != nil && l.replay.config.Guarded,
+	}
+	if l.letters == nil {
+		_, err := l.send(b, nil)
+		return err
+	}
+	return l.letters.deliver(ctx, l, b, p)
+}
+
+// send applies one batch. aside decides whether a refused row ends the call, so that it
+// can be set aside; otherwise, and if aside is nil, the call is repeated as it is.
+func (l *loader) send(b *TableBatch, aside func(*RowError) error) (refused *RowError, err error) {
+	again := false
+	err = l.attempt(true, "load into table "+b.Schema.Name(), func(ctx context.Context) error {
+		if again {
 			// Somebody may have changed the table since, to make the row fit.
-			if err := l.sink.Prepare(ctx, t.schema); err != nil {
+			if err := l.sink.Prepare(ctx, b.Schema); err != nil {
 				return err
 			}
 		}
-		result, err := l.sink.Apply(ctx, b)
+		result, err := l.deliver(ctx, b)
 		if err == nil {
-			l.loaded(result)
+			l.loaded(b, result)
 		}
-		refused = isRefusal(err)
+		row, ok := errors.AsType[*RowError](err)
+		if ok && aside != nil {
+			if err = aside(row); err == nil {
+				refused = row
+				return nil
+			}
+		}
+		again = isRefusal(err)
 		return err
 	})
+	return refused, err
+}
+
+// deliver calls the sink with a batch that it can take.
+func (l *loader) deliver(ctx context.Context, b *TableBatch) (Result, error) {
+	if len(b.Schema.Key) == 0 {
+		for i := range b.Rows {
+			if !hasUnchanged(b.Rows[i].Tuple) {
+				continue
+			}
+			return Result{}, &RowError{
+				Row: i + 1, Table: b.Schema.Name(), Key: "position " + b.Rows[i].Position.String(),
+				Reason: "the table has no key, and the update left out values that had not changed",
+				Hint:   "run ALTER TABLE " + b.Schema.Name() + " REPLICA IDENTITY FULL at the source, so that later updates carry whole rows",
+			}
+		}
+	}
+	return l.sink.Apply(ctx, b)
 }
 
 // isRefusal tells whether an error of a sink needs somebody to change something.
@@ -160,7 +248,15 @@ func (l *loader) truncate(b *batch, p plan) error {
 		if err := l.prepare(ch.schema); err != nil {
 			return err
 		}
+		if l.letters != nil {
+			if err := l.letters.truncated(ch, p); err != nil {
+				return err
+			}
+		}
 		t := &TableTruncate{ID: l.id(ch.schema, p), Schema: ch.schema, Position: ch.pos, SyncedAt: p.SyncedAt}
+		if l.replay != nil {
+			t.Position, t.Guarded = l.replay.version(ch.schema, ch.pos, p), l.replay.config.Guarded
+		}
 		err := l.attempt(true, "truncate table "+ch.schema.Name(), func(ctx context.Context) error { return l.sink.Truncate(ctx, t) })
 		if err != nil {
 			return err

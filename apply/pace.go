@@ -39,7 +39,7 @@ func (p *pacer) due(c *collector, now pace) (n int, due bool, wait time.Duration
 	if !ok {
 		return 0, false, idle, nil
 	}
-	if full || now.draining || c.barrier >= 0 {
+	if full || now.draining || c.barrier >= 0 || c.exhausted() {
 		return n, true, idle, nil
 	}
 	spacing := min(now.config.MinSpacing, now.FlushInterval)

@@ -15,26 +15,20 @@ import (
 // messages from the stream, the collector gathers them, the loader applies batches.
 type session struct {
 	*Apply
-	ledger   *ledger
-	consumer Consumer
-	schemas  map[cdc.Fingerprint]*cdc.Schema
+	reader
+	ledger *ledger
 
 	frames chan delivered // bound 2: a frame is up to a few hundred kilobytes
 	want   chan struct{}  // the loader is free
 	cut    chan batch     // what it gets
-}
 
-// delivered is an opened message.
-type delivered struct {
-	frame    cdc.Frame
-	schemas  []*cdc.Schema
-	sequence uint64
+	limit limit // how far a replay may go at present; live apply has none
 }
 
 // session connects and works until ctx is done or an error ends it. work is the
 // context of calls that may outlive ctx for a while.
 func (a *Apply) session(ctx, work context.Context) error {
-	l, err := openLedger(ctx, a.stream)
+	l, err := a.openLedger(ctx)
 	if err != nil {
 		return err
 	}
@@ -42,34 +36,69 @@ func (a *Apply) session(ctx, work context.Context) error {
 		s.State, s.Detail, s.Ready = Connecting, "Connecting to sink", false
 		s.Checkpoint = l.state.Checkpoint
 	})
-	load := &loader{
-		sink: a.sink, ledger: l, parallel: a.config.Parallel, prepared: map[cdc.Fingerprint]bool{}, now: time.Now,
-		attempt: func(changes bool, what string, call func(context.Context) error) error {
-			return a.attempt(ctx, work, changes, what, call)
-		},
-		loaded: a.loaded,
-	}
+	a.left(l)
+	load := a.newLoader(ctx, work, l)
 	if err := load.attempt(false, "connect to the sink", a.sink.Check); err != nil {
 		return err
 	}
+	if load.letters != nil {
+		if err := load.letters.open(); err != nil {
+			return err
+		}
+	}
 	s := &session{
-		Apply: a, ledger: l, schemas: map[cdc.Fingerprint]*cdc.Schema{},
+		Apply: a, ledger: l, reader: reader{stream: a.stream, schemas: map[cdc.Fingerprint]*cdc.Schema{}},
 		frames: make(chan delivered, 2), want: make(chan struct{}), cut: make(chan batch),
 	}
-	if s.consumer, err = s.open(ctx); err != nil {
+	tables, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.open(ctx, l.state.Checkpoint.Position); err != nil {
 		return err
 	}
 	defer s.consumer.Close()
-	tables, err := a.stream.Tables(ctx)
-	if err != nil {
-		return fmt.Errorf("watch the list of tables: %w", err)
-	}
-	a.update(func(s *Status) { s.Detail = "Waiting for the list of tables" })
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.read(ctx) })
 	group.Go(func() error { return s.collect(ctx) })
 	group.Go(func() error { return s.load(ctx, work, load, tables) })
 	return group.Wait()
+}
+
+// begin returns where the schemas of the tables are announced that have to be prepared
+// before their first row; for a replay nowhere.
+func (s *session) begin(ctx context.Context) (<-chan []*cdc.Schema, error) {
+	if s.replay != nil {
+		return nil, s.replay.begin(s)
+	}
+	tables, err := s.Apply.stream.Tables(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("watch the list of tables: %w", err)
+	}
+	s.update(func(s *Status) { s.Detail = "Waiting for the list of tables" })
+	return tables, nil
+}
+
+func (a *Apply) newLoader(ctx, work context.Context, l *ledger) *loader {
+	load := &loader{
+		sink: a.sink, ledger: l, replay: a.replay, parallel: a.config.Parallel,
+		prepared: map[cdc.Fingerprint]bool{}, now: time.Now, loaded: a.loaded, left: a.left,
+		enter: func() error { return a.enter(ctx) },
+		attempt: func(changes bool, what string, call func(context.Context) error) error {
+			return a.attempt(ctx, work, changes, what, call)
+		},
+	}
+	if a.config.DeadLetters != nil {
+		load.letters = &letterer{
+			store: a.config.DeadLetters, life: l.state.Pipeline, refusedMax: a.config.RefusedMax, attempt: load.attempt,
+			put: func(letter *DeadLetter) {
+				if letter.Kind != LetterPassed {
+					a.update(func(s *Status) { s.Letters++ })
+				}
+			},
+		}
+	}
+	return load
 }
 
 // announced prepares the tables that capture is set to. Apply is ready once it has done
@@ -84,7 +113,10 @@ func (s *session) announced(load *loader, tables []*cdc.Schema) error {
 	return nil
 }
 
-func (a *Apply) loaded(r Result) {
+func (a *Apply) loaded(b *TableBatch, r Result) {
+	if a.replay != nil {
+		a.replay.loaded(b, r)
+	}
 	a.update(func(s *Status) {
 		s.Loads += uint64(max(r.Loads, 0))     //nolint:gosec // A count.
 		s.Retries += uint64(max(r.Retries, 0)) //nolint:gosec // A count.
@@ -92,37 +124,12 @@ func (a *Apply) loaded(r Result) {
 	})
 }
 
-// open positions the consumer behind the checkpoint. It goes by position: when the end of
-// the stream was lost and published again, a sequence is no longer what it was.
-func (s *session) open(ctx context.Context) (Consumer, error) {
-	after, err := s.stream.Locate(ctx, s.ledger.state.Checkpoint.Position)
-	if err != nil {
-		return nil, fmt.Errorf("find %s in the stream: %w", s.ledger.state.Checkpoint.Position, err)
-	}
-	c, err := s.stream.Consumer(ctx, after)
-	if err != nil {
-		return nil, fmt.Errorf("consume from message %d: %w", after+1, err)
-	}
-	return c, nil
-}
-
-// read opens messages and resolves their schemas.
+// read passes opened messages on.
 func (s *session) read(ctx context.Context) error {
 	for {
-		m, err := s.consumer.Next(ctx)
+		d, err := s.next(ctx)
 		if err != nil {
-			return fmt.Errorf("read from the stream: %w", err)
-		}
-		d := delivered{sequence: m.Sequence}
-		if d.frame, err = cdc.Open(m.Data); err != nil {
-			return fmt.Errorf("read message %d: %w", m.Sequence, err)
-		}
-		for _, ref := range d.frame.Header.Schemas {
-			schema, err := s.schema(ctx, ref)
-			if err != nil {
-				return fmt.Errorf("read message %d: %w", m.Sequence, err)
-			}
-			d.schemas = append(d.schemas, schema)
+			return err
 		}
 		select {
 		case s.frames <- d:
@@ -132,35 +139,18 @@ func (s *session) read(ctx context.Context) error {
 	}
 }
 
-func (s *session) schema(ctx context.Context, ref cdc.SchemaRef) (*cdc.Schema, error) {
-	if known, ok := s.schemas[ref.Fingerprint]; ok {
-		return known, nil
-	}
-	var schema *cdc.Schema
-	var err error
-	if ref.Definition != nil {
-		schema, err = cdc.UnmarshalSchema(ref.Definition)
-	} else {
-		schema, err = s.stream.Schema(ctx, ref.Fingerprint)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("find schema %s: %w", ref.Fingerprint, err)
-	}
-	if schema.Fingerprint() != ref.Fingerprint {
-		return nil, fmt.Errorf("schema %s of table %s has the fingerprint %s: %w", ref.Fingerprint, schema.Name(), schema.Fingerprint(), cdc.ErrCorrupt)
-	}
-	s.schemas[ref.Fingerprint] = schema
-	return schema, nil
-}
-
 // collect gathers frames and hands a batch to the loader when one is due and the
 // loader is free.
 func (s *session) collect(ctx context.Context) error {
 	checkpoint := s.ledger.state.Checkpoint
-	c := newCollector(s.stream.Epoch(), checkpoint)
+	c := newCollector(s.Apply.stream.Epoch(), checkpoint)
+	if s.replay != nil {
+		c.only = s.replay.tables
+	}
 	p := pacer{planned: s.ledger.state.Plan}
 	for {
 		settings, paused, draining, changed := s.controls()
+		c.limit = s.limited()
 		n, due, wait, err := p.due(c, pace{
 			Settings: settings, config: s.config, paused: paused, draining: draining,
 			more: len(s.frames) > 0 || s.consumer.Pending() > 0, now: time.Now(),
@@ -175,7 +165,8 @@ func (s *session) collect(ctx context.Context) error {
 		if !p.room(c, s.config) {
 			frames = nil
 		}
-		if !due {
+		reached := p.planned == nil && c.reached()
+		if !due && !reached {
 			want = nil
 		}
 		select {
@@ -184,6 +175,10 @@ func (s *session) collect(ctx context.Context) error {
 			p.added(time.Now())
 			s.waiting(c)
 		case <-want:
+			if reached && !due {
+				s.cut <- batch{reached: true}
+				break
+			}
 			b := c.cut(n, checkpoint)
 			checkpoint = b.checkpoint
 			p.taken(time.Now(), c)
@@ -207,6 +202,18 @@ func (s *session) controls() (settings Settings, paused, draining bool, changed 
 	return s.settings, s.paused && !s.draining, s.draining, s.changed
 }
 
+// limited returns how far batches may go at present.
+func (s *session) limited() limit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit
+}
+
+// allow moves the limit.
+func (s *session) allow(at cdc.Position) {
+	s.control(func() { s.limit = limit{set: true, at: at} })
+}
+
 // recovered forgets the error that ended the session before, once this one has caught
 // up. A batch that is applied does the same.
 func (s *session) recovered() {
@@ -214,6 +221,7 @@ func (s *session) recovered() {
 	defer s.mu.Unlock()
 	if s.status.Err != "" && s.status.errOf == "" {
 		s.status.clear("")
+		s.log.forget("")
 		s.signal()
 	}
 }
@@ -262,6 +270,12 @@ func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []
 			continue
 		case s.want <- struct{}{}:
 			b = <-s.cut
+			if b.reached {
+				if err := s.replay.reached(ctx, s); err != nil {
+					return err
+				}
+				continue
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -270,7 +284,11 @@ func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []
 			return err
 		}
 		s.applied(&b, time.Now())
+		s.log.forget("")
 		s.taken(nil)
+		if s.replay != nil {
+			s.replay.applied(&b)
+		}
 		if err := s.consumer.Ack(work, b.checkpoint.Sequence); err != nil {
 			return fmt.Errorf("acknowledge message %d: %w", b.checkpoint.Sequence, err)
 		}

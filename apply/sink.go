@@ -12,7 +12,21 @@ import (
 // batch under its ID, but says that rows are missing from it.
 var ErrIncomplete = errors.New("the sink has committed less than it was sent")
 
-type waitingKey struct{}
+type (
+	waitingKey struct{}
+	fenceKey   struct{}
+)
+
+// Allowed returns nil as long as this process may write. A sink asks right before each
+// request that changes something, and gives up with the error otherwise: a call may have
+// begun long ago, on a process that was stopped in between while another took over. ctx
+// is that of the call.
+func Allowed(ctx context.Context) error {
+	if fence, ok := ctx.Value(fenceKey{}).(func() error); ok {
+		return fence()
+	}
+	return nil
+}
 
 // Waiting tells whoever watches the pipeline why a call of a sink takes long: the sink
 // is away, or its answer was lost and has to be asked for. ctx is that of the call. The
@@ -43,7 +57,10 @@ type Sink interface {
 	// when the sink has committed all of them. After any error, or a crash, the
 	// caller calls again with the same batch - same ID, same rows, same time -
 	// until it succeeds; the effect is that of one call. A row that the sink can
-	// never take is a *RowError. An error that wraps ErrIncomplete tells that the
+	// never take is a *RowError; nothing else is one. The caller may then send the
+	// rows of the batch in parts, under other IDs and with the same time, rows
+	// that the refused call has committed among them: rows of a table with a key
+	// become what they are already, rows of one without are known by position. An error that wraps ErrIncomplete tells that the
 	// sink has committed a part of the rows and recognises the batch from now on;
 	// it is then applied again under another ID. A call that waits says why through
 	// Waiting; after a few seconds it should return an error instead, since the
@@ -53,7 +70,9 @@ type Sink interface {
 	// Truncate empties the table as the source did at the position: the rows
 	// disappear, or are marked as deleted where deletes are soft. It may be
 	// called again with the same arguments after an error or a crash, always
-	// before any later change was applied.
+	// before any later change was applied, unless it is guarded. Where the schema
+	// has no key columns the rows that were appended before disappear, whatever
+	// the mode: no row of the table stands for a state that could be marked.
 	Truncate(ctx context.Context, truncate *TableTruncate) error
 }
 
@@ -65,8 +84,28 @@ type TableBatch struct {
 	ID     string
 	Schema *cdc.Schema
 	// Rows holds one row per key, in an order that is the same whenever the batch
-	// is formed again. For a schema without a key it holds every change, in order.
+	// is formed again.
+	//
+	// A schema without key columns means append mode: Rows holds every change, in
+	// the order of the source, and the sink stores one row for each: of an insert
+	// or update the new values, of a delete the old ones. No value is
+	// cdc.Unchanged, and Partial, KeyOnly and MovedFrom are not set. A change is
+	// identified by Position, Commit and Ordinal together, which no two changes
+	// share: one that the table has already is not stored again, whatever the ID
+	// of the batch, and however long ago it was stored.
 	Rows []Row
+	// Guarded tells that the table may be ahead of the batch, and that another
+	// apply may be writing to it at this moment: a replay into live tables, the
+	// retry of a dead letter. A row of the sink whose dbmazz_cdc_version is
+	// greater than the Position.Commit of the batch's row stays as it is, also if
+	// it gets that version while the call runs. A partial row never makes a row:
+	// if the sink has none with its key that is not deleted, and for one that
+	// moved, none either under MovedFrom with a version not greater, it is left
+	// out. A row that moved updates the row under its key if that has its
+	// version: the move was applied before. Result.Left counts what stays.
+	// Deletes remove, or mark, what is there under the same rule; where deletes
+	// are soft, one whose key the sink does not have leaves its mark as always.
+	Guarded bool
 	// SyncedAt is when the batch was planned, with microseconds; part of the
 	// plan, so the same when the batch is formed again.
 	SyncedAt time.Time
@@ -103,6 +142,8 @@ type Row struct {
 	// Position is that of the last change that is in the row. Position.Commit is
 	// the value of the audit column dbmazz_cdc_version.
 	Position cdc.Position
+
+	commitTime int64 // of that change, in microseconds since 1970 UTC
 }
 
 // TableTruncate is a truncate of one table.
@@ -111,6 +152,9 @@ type TableTruncate struct {
 	Schema   *cdc.Schema
 	Position cdc.Position
 	SyncedAt time.Time
+	// Guarded tells that the table may hold later rows than the truncate, as for
+	// [TableBatch]: it only affects rows whose version is not greater.
+	Guarded bool
 }
 
 // Result tells what an Apply cost.
@@ -119,11 +163,18 @@ type Result struct {
 	Retries int   // requests that had to be repeated or resolved
 	Bytes   int64 // bytes of the request bodies
 	Rows    int64 // rows that the sink has counted
+	// Left counts the rows of a guarded batch that did not reach the table: it has
+	// a later state, or a partial row found nothing to complete it, or the change
+	// was appended before. A sink that cannot tell counts nothing.
+	Left int64
 }
 
 // RowError is a row that the sink can never take: a value that does not fit its
 // column, a key that is too long. It names the place, never the row's other data.
 type RowError struct {
+	// Row is the number of the row in TableBatch.Rows, counted from 1, or 0 when
+	// the sink could not tell.
+	Row    int
 	Table  string
 	Column string
 	Type   string // as in the source

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
@@ -22,6 +23,8 @@ type state struct {
 	Checkpoint cdc.Checkpoint `json:"checkpoint"`
 	// Plan is the batch that may be partly in the sink already.
 	Plan *plan `json:"plan,omitempty"`
+	// Replay is set in the state of a replay, which has one of its own.
+	Replay *replayState `json:"replay,omitempty"`
 }
 
 // plan says which changes the next batch holds: those of the interval (From, To].
@@ -35,38 +38,81 @@ type plan struct {
 	// when the sink has committed less than it was sent: under the same ID it would
 	// say that all is done.
 	Attempts map[uint32]int `json:"attempts,omitempty"`
+	// Open tells that the interval ends inside a transaction.
+	Open bool `json:"open,omitempty"`
+	// Aside, by table OID, lists the rows of the batch that follow dead letters, so
+	// that they are left out again although the letters may be gone by then.
+	Aside map[uint32][]int `json:"aside,omitempty"`
+	// Parts, by table OID, tells that the sink has refused a row of the batch, and
+	// how far the batch has got in parts.
+	Parts map[uint32]parts `json:"parts,omitempty"`
+}
+
+// parts is how far a batch has got that is sent in parts. The next part is
+// units [Done, End) of the batch. It is stored before the part is sent, so that every
+// unit is in one part that the sink commits, whatever happens in between.
+type parts struct {
+	Done    int `json:"done"` // units that are stored or among the dead letters
+	End     int `json:"end"`
+	Refused int `json:"refused"` // of Done those among the dead letters
 }
 
 // ParseCheckpoint reads the checkpoint out of apply's state, for those who watch it.
 // Data that holds no state yet answers a zero checkpoint.
 func ParseCheckpoint(data []byte) (cdc.Checkpoint, error) {
+	live, err := ParseLive(data)
+	return live.Checkpoint, err
+}
+
+// Live is how far live apply has got.
+type Live struct {
+	Checkpoint cdc.Checkpoint
+	// Reached is up to where the sink may hold changes: the end of the batch that
+	// is under way, or the checkpoint's position if none is.
+	Reached cdc.Position
+}
+
+// ParseLive reads out of apply's state how far it has got. Data that holds no state yet
+// answers zero positions.
+func ParseLive(data []byte) (Live, error) {
 	if len(data) == 0 {
-		return cdc.Checkpoint{}, nil
+		return Live{}, nil
 	}
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {
-		return cdc.Checkpoint{}, fmt.Errorf("decode apply's state: %w", err)
+		return Live{}, fmt.Errorf("decode apply's state: %w", err)
 	}
-	return s.Checkpoint, nil
+	live := Live{Checkpoint: s.Checkpoint, Reached: s.Checkpoint.Position}
+	if s.Plan != nil {
+		live.Reached = later(live.Reached, s.Plan.To)
+	}
+	return live, nil
 }
 
-// ledger keeps the state and its revision.
+// ledger keeps the state and its revision. The state is changed by one goroutine, but
+// for the parts of tables.
 type ledger struct {
 	stream   Stream
+	fence    func() error
+	mu       sync.Mutex
 	state    state
 	revision uint64
 }
 
-// openLedger loads the state, or starts a new one.
-func openLedger(ctx context.Context, stream Stream) (*ledger, error) {
-	data, revision, err := stream.LoadState(ctx)
+// openLedger loads the state, or starts the one that fresh fills in.
+func (a *Apply) openLedger(ctx context.Context) (*ledger, error) {
+	data, revision, err := a.stream.LoadState(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load the checkpoint: %w", err)
 	}
-	l := &ledger{stream: stream, revision: revision}
+	l := &ledger{stream: a.stream, fence: a.fence, revision: revision}
 	if len(data) == 0 {
 		l.state.Pipeline = rand.Text()[:12]
-		l.state.Checkpoint.Epoch = stream.Epoch()
+		l.state.Checkpoint.Epoch = a.stream.Epoch()
+		if a.replay != nil {
+			l.state.Replay = a.replay.fresh()
+			l.state.Checkpoint.Position = l.state.Replay.From
+		}
 		return l, l.save(ctx)
 	}
 	if err := json.Unmarshal(data, &l.state); err != nil {
@@ -75,7 +121,11 @@ func openLedger(ctx context.Context, stream Stream) (*ledger, error) {
 	return l, nil
 }
 
+// save stores the state, unless somebody else has, or may have by now.
 func (l *ledger) save(ctx context.Context) error {
+	if err := l.fence(); err != nil {
+		return err
+	}
 	data, err := json.Marshal(&l.state)
 	if err != nil {
 		return fmt.Errorf("encode apply's state: %w", err)
@@ -109,6 +159,28 @@ func (l *ledger) again(ctx context.Context, oids []uint32) error {
 		next.Attempts[oid]++
 	}
 	l.state.Plan = &next
+	return l.save(ctx)
+}
+
+// part records the next part of a table's batch before it is sent.
+func (l *ledger) part(ctx context.Context, oid uint32, next parts) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := *l.state.Plan
+	p.Parts = maps.Clone(p.Parts)
+	if p.Parts == nil {
+		p.Parts = map[uint32]parts{}
+	}
+	p.Parts[oid] = next
+	l.state.Plan = &p
+	return l.save(ctx)
+}
+
+// finished records that a replay is done.
+func (l *ledger) finished(ctx context.Context) error {
+	next := *l.state.Replay
+	next.Finished = true
+	l.state.Replay = &next
 	return l.save(ctx)
 }
 

@@ -70,7 +70,7 @@ func (a *assembly) continues(sequence uint64, header nats.Header) error {
 			return &GapError{Expected: a.last + 1, Found: sequence, Reason: "the messages between are not in the stream"}
 		}
 	}
-	if want := header.Get(headerExpectID); a.lastID != "" && want != "" && want != a.lastID {
+	if want := header.Get(headerPrevID); a.lastID != "" && want != "" && want != a.lastID {
 		return &GapError{Expected: sequence, Found: sequence, Reason: "it follows message " + want + ", not " + a.lastID}
 	}
 	return nil

@@ -61,7 +61,7 @@ func assemble(t *testing.T, messages string) string {
 		if after, ok := strings.CutPrefix(f[2], "after:"); ok {
 			h.Set("Dbmazz-After", after)
 		} else if f[2] != "-" {
-			h.Set("Nats-Expected-Last-Msg-Id", f[2])
+			h.Set("Dbmazz-Previous-Id", f[2])
 		}
 		if f[3] != "-" {
 			h.Set(bus.HeaderPart, f[3])

@@ -21,7 +21,8 @@ type Bus struct {
 	// goes and looks.
 	patience time.Duration
 
-	server *embedded // nil with a URL
+	server *embedded // nil with a URL, and when attached
+	link   link
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
@@ -33,6 +34,7 @@ type Bus struct {
 	publisher *Publisher
 	done      chan struct{} // closed by Close
 	wanted    chan struct{} // room in the stream, told to the janitor
+	board     board         // the live board
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -57,7 +59,9 @@ func New(cfg Config) (*Bus, error) {
 
 // Open starts the embedded server, or connects to the given one, and makes sure that
 // stream and bucket are there and as they must be. It may be called once; after an
-// error the bus is closed.
+// error the bus is closed, and the caller may try another one later. Errors to tell
+// apart: *InUseError, *ConnectError, ErrNoStream, *StreamLostError; the last does not
+// pass by itself.
 func (b *Bus) Open(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,40 +82,20 @@ func (b *Bus) Open(ctx context.Context) error {
 }
 
 func (b *Bus) open(ctx context.Context) error {
-	if b.cfg.URL == "" {
+	if b.cfg.URL == "" && !b.cfg.Attach {
 		var err error
-		if b.server, err = startEmbedded(ctx, b.cfg.DataDir, b.log); err != nil {
+		if b.server, err = startEmbedded(ctx, &b.cfg, b.log); err != nil {
 			return err
 		}
 	}
 	if err := b.connect(); err != nil {
 		return err
 	}
-	return b.prepare(ctx)
-}
-
-func (b *Bus) connect() error {
-	options := []nats.Option{
-		nats.Name("dbmazz " + b.cfg.Pipeline),
-		nats.MaxReconnects(-1),
-		nats.ReconnectWait(100 * time.Millisecond),
-		// What is published while there is no connection is an error at once;
-		// the publisher sends it again in order.
-		nats.ReconnectBufSize(-1),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			b.log.Warn("nats connection", "err", err)
-		}),
+	if err := b.prepare(ctx); err != nil {
+		return err
 	}
 	if b.server != nil {
-		options = append(options, nats.InProcessServer(b.server))
-	}
-	options = append(options, b.cfg.Connect...)
-	var err error
-	if b.nc, err = nats.Connect(b.cfg.URL, options...); err != nil {
-		return fmt.Errorf("connect to NATS: %w", err)
-	}
-	if b.js, err = jetstream.New(b.nc); err != nil {
-		return fmt.Errorf("use JetStream: %w", err)
+		b.server.watch(b.done)
 	}
 	return nil
 }
@@ -161,7 +145,8 @@ type Info struct {
 	// AckFloor is the last sequence that apply's consumer has acknowledged, zero
 	// without one. Apply's checkpoint is the truth; this is for people.
 	AckFloor uint64
-	// DiskFreeBytes is the free space of the data folder, -1 with a URL.
+	// DiskFreeBytes is the free space of the data folder, -1 with a URL: it is the
+	// servers' disk that matters there, which only they know.
 	DiskFreeBytes int64
 }
 
@@ -187,7 +172,7 @@ func (b *Bus) Info(ctx context.Context) (Info, error) {
 	default:
 		result.AckFloor = consumer.CachedInfo().AckFloor.Stream
 	}
-	if b.server != nil {
+	if b.local() {
 		if result.DiskFreeBytes, err = freeBytes(b.cfg.DataDir); err != nil {
 			return Info{}, err
 		}
@@ -195,10 +180,15 @@ func (b *Bus) Info(ctx context.Context) (Info, error) {
 	return result, nil
 }
 
-// heal replaces the embedded server if it says that it is broken. It is called after
-// an answer did not come. With a URL the servers are somebody else's to heal.
+// local reports whether the server's files are on this host, in DataDir.
+func (b *Bus) local() bool { return b.cfg.URL == "" }
+
+// heal is called after an answer did not come. It replaces the embedded server if that
+// says that it is broken, and a connection over which nothing comes any more. Other
+// servers are somebody else's to heal.
 func (b *Bus) heal(ctx context.Context) error {
 	if b.server == nil {
+		b.link.check(b.nc, b.patience)
 		return nil
 	}
 	problem := b.server.healthError()

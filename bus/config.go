@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"regexp"
 	"time"
-
-	"github.com/nats-io/nats.go"
 )
 
 // Defaults and bounds of [Config].
@@ -42,17 +41,41 @@ type Config struct {
 	// must be on a local disk. Required unless URL is set.
 	DataDir string
 
-	// URL lists the servers of an existing NATS installation, with commas
-	// between. Empty means the embedded server.
+	// Listen is the address, host:port, on which the embedded server takes
+	// connections of other hosts. They authenticate with the key of the data
+	// folder, see [KeyFile]. Empty means no TCP listener; processes of this host
+	// can attach all the same.
+	Listen string
+	// ListenTLS makes the listener demand TLS. With CAFile, clients must show a
+	// certificate of that authority. The files are read again when they change.
+	ListenTLS TLSFiles
+
+	// Attach connects to the process that has DataDir open instead of starting
+	// a server. Both must run on the same host, under the same user.
+	Attach bool
+
+	// URL lists the servers of an existing NATS installation, or the listener
+	// of another process, with commas between. Empty means DataDir.
 	URL string
-	// Connect holds further options for URL: credentials, TLS.
-	Connect []nats.Option
-	// Replicas of stream and bucket on the servers of URL. Defaults to 1.
+	// Auth is how to authenticate with URL. At most one way may be given,
+	// beside a user and password inside the URL.
+	Auth Auth
+	// TLS is for connections to URL. Any file makes TLS mandatory, as the
+	// scheme tls:// does.
+	TLS TLSFiles
+	// Replicas of stream and bucket on the servers of URL. Zero leaves what
+	// exists as it is, and means 1 for what is created.
 	Replicas int
+
+	// Existing forbids to create or change stream and bucket: Open returns
+	// ErrNoStream while they are not there.
+	Existing bool
 
 	// MaxBytes bounds the stream. A full stream holds the publisher back; nothing
 	// is discarded. One frame may take at most a quarter of it. Defaults to 10 GiB.
 	MaxBytes int64
+	// DeadLetterBytes bounds what is set aside, see [DeadLetters]. Defaults to 1 GiB.
+	DeadLetterBytes int64
 	// DiskReserve is what the publisher leaves free on the disk of the embedded
 	// server: below it, it holds, so that the state bucket can still be written
 	// and apply can make room. -1 means no reserve. Defaults to 256 MiB.
@@ -85,8 +108,8 @@ var pipelineForm = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // withDefaults returns a copy in which every field is set.
 func (c Config) withDefaults() Config {
-	c.Replicas = orDefault(c.Replicas, 1)
 	c.MaxBytes = orDefault(c.MaxBytes, DefaultMaxBytes)
+	c.DeadLetterBytes = orDefault(c.DeadLetterBytes, DefaultDeadLetterBytes)
 	c.DiskReserve = orDefault(c.DiskReserve, defaultDiskReserve)
 	c.JanitorPeriod = orDefault(c.JanitorPeriod, defaultJanitorPeriod)
 	c.Window = orDefault(c.Window, DefaultWindow)
@@ -112,17 +135,12 @@ func (c *Config) validate() error {
 	if !pipelineForm.MatchString(c.Pipeline) {
 		bad("pipeline name %q: use 1 to 63 characters of a-z, 0-9 and _, as for a replication slot", c.Pipeline)
 	}
-	if c.URL == "" && c.DataDir == "" {
-		bad("no data folder for the embedded server: set one, or the URL of a NATS server")
-	}
-	if c.URL == "" && c.Replicas > 1 {
-		bad("%d replicas with the embedded server: replicas need the URL of a NATS cluster", c.Replicas)
-	}
-	if c.Replicas < 1 || c.Replicas > 5 {
-		bad("%d replicas: use 1 to 5", c.Replicas)
-	}
+	errs = append(errs, c.checkServer()...)
 	if c.MaxBytes < MinMaxBytes || c.MaxBytes > math.MaxInt64/4 {
 		bad("stream limit of %d bytes: use at least %d", c.MaxBytes, MinMaxBytes)
+	}
+	if c.DeadLetterBytes < MinMaxBytes || c.DeadLetterBytes > math.MaxInt64/4 {
+		bad("dead-letter limit of %d bytes: use at least %d", c.DeadLetterBytes, MinMaxBytes)
 	}
 	if c.Retention < 0 {
 		bad("retention of %s: use 0 or more", c.Retention)
@@ -145,3 +163,40 @@ func (c *Config) validate() error {
 func (c *Config) streamName() string { return "DBMAZZ_" + c.Pipeline }
 func (c *Config) bucketName() string { return "dbmazz_" + c.Pipeline }
 func (c *Config) subject() string    { return "dbmazz." + c.Pipeline + ".cdc" }
+
+// checkServer returns what is wrong with the choice of the server.
+func (c *Config) checkServer() []error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.URL == "" && c.DataDir == "" {
+		bad("no data folder for the embedded server: set one, or the URL of a NATS server")
+	}
+	if c.URL != "" && (c.Listen != "" || c.Attach) {
+		bad("a NATS URL together with an embedded server that listens or is attached to: choose one")
+	}
+	if c.Attach && c.Listen != "" {
+		bad("listen address %s of a process that attaches to another: the one that has the data folder open listens", c.Listen)
+	}
+	if c.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+			bad("listen address %q is not host:port", c.Listen)
+		}
+	}
+	if c.Listen == "" && c.ListenTLS != (TLSFiles{}) {
+		bad("TLS files for a listener without a listen address")
+	}
+	if c.URL == "" && (c.Auth != (Auth{}) || c.TLS != (TLSFiles{})) {
+		bad("credentials or TLS files for a NATS URL, but no URL")
+	}
+	if c.URL == "" && c.Replicas > 1 {
+		bad("%d replicas with the embedded server: replicas need the URL of a NATS cluster", c.Replicas)
+	}
+	if c.Replicas < 0 || c.Replicas > 5 {
+		bad("%d replicas: use 1 to 5", c.Replicas)
+	}
+	if c.URL != "" {
+		_, err := parseServers(c.URL)
+		errs = append(errs, err)
+	}
+	return append(errs, c.Auth.check(), c.TLS.check("NATS"), c.ListenTLS.checkListener())
+}

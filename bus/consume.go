@@ -33,9 +33,11 @@ type Message struct {
 // for one goroutine; the other methods may be called from any.
 type Consumer struct {
 	b     *Bus
+	name  string // of the server's side
 	owner string
 	pull  *puller
 	frame assembly
+	hold  *hold // of a reader, which leaves nothing on the server; else nil
 
 	mu      sync.Mutex
 	acked   uint64
@@ -65,9 +67,9 @@ func (b *Bus) Consumer(ctx context.Context, after uint64) (*Consumer, error) {
 		return nil, fmt.Errorf("open consumer: %w", &LostTailError{After: after, Last: last})
 	}
 	if first := info.State.FirstSeq; info.State.LastSeq > 0 && first > after+1 {
-		return nil, fmt.Errorf("open consumer: %w", &PurgedError{After: after, First: first})
+		return nil, fmt.Errorf("open consumer: %w", b.purged(ctx, after, first))
 	}
-	c := &Consumer{b: b, owner: rand.Text(), acked: after, frame: assembly{last: after}, done: make(chan struct{})}
+	c := &Consumer{b: b, name: consumerName, owner: rand.Text(), acked: after, frame: assembly{last: after}, done: make(chan struct{})}
 	if err := b.js.DeleteConsumer(ctx, b.cfg.streamName(), consumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil, fmt.Errorf("open consumer: delete the one before: %w", err)
 	}
@@ -82,22 +84,11 @@ func (c *Consumer) attach(ctx context.Context) error {
 	c.mu.Lock()
 	acked := c.acked
 	c.mu.Unlock()
-	created, err := c.b.js.CreateConsumer(ctx, c.b.cfg.streamName(), jetstream.ConsumerConfig{
-		Durable:       consumerName,
-		Description:   "the apply stage; its checkpoint is in the state bucket",
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:   acked + 1,
-		AckPolicy:     jetstream.AckAllPolicy,
-		// Nothing is delivered twice by a clock: what is lost on the way shows
-		// as a hole, which is answered by attaching again.
-		AckWait:       30 * 24 * time.Hour,
-		MaxAckPending: -1,
-		Metadata:      map[string]string{metaOwner: c.owner},
-	})
+	created, err := c.b.js.CreateConsumer(ctx, c.b.cfg.streamName(), c.serverConfig(acked))
 	if err != nil {
-		return fmt.Errorf("create consumer %s: %w", consumerName, err)
+		return fmt.Errorf("create consumer %s: %w", c.name, err)
 	}
-	pull, err := newPuller(c.b)
+	pull, err := newPuller(c.b, c.name)
 	if err != nil {
 		return err
 	}
@@ -114,6 +105,25 @@ func (c *Consumer) attach(ctx context.Context) error {
 	c.replies = c.replies[:0]
 	c.mu.Unlock()
 	return pull.request()
+}
+
+// serverConfig is what the server keeps of a session that starts after the sequence.
+func (c *Consumer) serverConfig(after uint64) jetstream.ConsumerConfig {
+	if c.hold != nil {
+		return readerConfig(c.name, c.owner, after)
+	}
+	return jetstream.ConsumerConfig{
+		Durable:       consumerName,
+		Description:   "the apply stage; its checkpoint is in the state bucket",
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   after + 1,
+		AckPolicy:     jetstream.AckAllPolicy,
+		// Nothing is delivered twice by a clock: what is lost on the way shows
+		// as a hole, which is answered by attaching again.
+		AckWait:       30 * 24 * time.Hour,
+		MaxAckPending: -1,
+		Metadata:      map[string]string{metaOwner: c.owner},
+	}
 }
 
 // reattach starts over after deliveries were lost: a connection that broke, a server
@@ -150,15 +160,15 @@ func (c *Consumer) reattach(ctx context.Context) error {
 func (c *Consumer) tryReattach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.b.patience)
 	defer cancel()
-	old, err := c.b.stream.Consumer(ctx, consumerName)
+	old, err := c.b.stream.Consumer(ctx, c.name)
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 	case err != nil:
 		return fmt.Errorf("read consumer: %w", err)
 	case old.CachedInfo().Config.Metadata[metaOwner] != c.owner:
-		return fmt.Errorf("consumer %s was made anew by another session: %w", consumerName, ErrFenced)
+		return fmt.Errorf("consumer %s was made anew by another session: %w", c.name, ErrFenced)
 	default:
-		if err := c.b.js.DeleteConsumer(ctx, c.b.cfg.streamName(), consumerName); err != nil {
+		if err := c.b.js.DeleteConsumer(ctx, c.b.cfg.streamName(), c.name); err != nil {
 			return fmt.Errorf("delete consumer: %w", err)
 		}
 	}
@@ -209,18 +219,23 @@ func (c *Consumer) deliver(ctx context.Context, m *nats.Msg, interrupted error) 
 	}
 	meta, err := (&nats.Msg{Reply: m.Reply, Sub: m.Sub}).Metadata()
 	if err != nil {
-		return Message{}, false, fmt.Errorf("read message of consumer %s: %w", consumerName, err)
+		return Message{}, false, fmt.Errorf("read message of consumer %s: %w", c.name, err)
 	}
 	sequence := meta.Sequence.Stream
 	c.mu.Lock()
 	c.pending = meta.NumPending
-	c.replies = append(c.replies, reply{sequence: sequence, subject: m.Reply})
+	if c.hold == nil {
+		c.replies = append(c.replies, reply{sequence: sequence, subject: m.Reply})
+	}
 	c.mu.Unlock()
 	message, ok, err := c.frame.add(sequence, m.Header, m.Data)
 	if err != nil {
 		return Message{}, false, c.checkGap(ctx, err)
 	}
 	message.StoredAt = meta.Timestamp
+	if ok && c.hold != nil {
+		c.passed(message.Sequence)
+	}
 	return message, ok, nil
 }
 
@@ -235,7 +250,7 @@ func (c *Consumer) checkGap(ctx context.Context, problem error) error {
 		return errors.Join(problem, err)
 	}
 	if !ok {
-		return problem
+		return c.b.purgedOr(ctx, gap, problem)
 	}
 	return c.reattach(ctx)
 }
@@ -289,4 +304,7 @@ func (c *Consumer) Close() {
 	c.closed = true
 	close(c.done)
 	c.pull.close()
+	if c.hold != nil {
+		c.endReading()
+	}
 }

@@ -3,6 +3,7 @@ package bus
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // What callers compare with.
@@ -17,8 +18,9 @@ var (
 	ErrConflict = errors.New("key was changed by somebody else")
 	// ErrClosed means that the bus, publisher or consumer is closed.
 	ErrClosed = errors.New("bus is closed")
-	// ErrInUse means that another process has the data folder open.
-	ErrInUse = errors.New("data folder is in use")
+	// ErrNoStream means that the pipeline's stream and bucket are not there, or
+	// not yet complete, and that this bus may not create them.
+	ErrNoStream = errors.New("the pipeline's stream does not exist; the capture process creates it")
 	// ErrFrameTooLarge means that a frame can never be stored under the limit.
 	ErrFrameTooLarge = errors.New("frame is too large for the stream")
 )
@@ -40,11 +42,23 @@ func (e *LostTailError) Error() string {
 type PurgedError struct {
 	After uint64 // the sequence that was asked for
 	First uint64 // the first sequence that is available
+	// Oldest describes the first frame that is available; zero if it could not be read.
+	Oldest Mark
+	// Time is set if a time was asked for: the earliest that can be.
+	Time time.Time
 }
 
 // Error implements error.
 func (e *PurgedError) Error() string {
-	return fmt.Sprintf("messages after sequence %d are no longer retained: the first available is %d", e.After, e.First)
+	text := fmt.Sprintf("messages after sequence %d are no longer retained: the first available is %d", e.After, e.First)
+	if e.Oldest.Sequence > 0 {
+		text += fmt.Sprintf(", which follows position %s and was committed at %s",
+			e.Oldest.Prev, e.Oldest.CommitTime.UTC().Format(time.RFC3339Nano))
+	}
+	if !e.Time.IsZero() {
+		text += "; the earliest time that can be asked for is " + e.Time.UTC().Format(time.RFC3339Nano)
+	}
+	return text
 }
 
 // GapError means that the stream has a hole, or does not continue what was read
@@ -76,3 +90,30 @@ func (e *StreamLostError) Error() string {
 		"which is complete if the slot was only confirmed for what the sink had applied",
 		e.Folder, e.Reason, e.Marker)
 }
+
+// InUseError means that another process has the data folder open.
+type InUseError struct {
+	Folder string
+	Owner  string // its process id, "unknown" if it cannot be told
+}
+
+// Error implements error.
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("data folder is in use: process %s has %s open; stop it, or give this one a data folder of its own", e.Owner, e.Folder)
+}
+
+// ConnectError means that the server cannot be reached or does not let us in. It may
+// pass: the caller can open another bus later.
+type ConnectError struct {
+	Server string // hosts or path, without credentials
+	Err    error
+	Remedy string
+}
+
+// Error implements error.
+func (e *ConnectError) Error() string {
+	return fmt.Sprintf("connect to %s: %v: %s", e.Server, e.Err, e.Remedy)
+}
+
+// Unwrap returns the cause.
+func (e *ConnectError) Unwrap() error { return e.Err }

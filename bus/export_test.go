@@ -27,3 +27,5 @@ func ReadHeader(ctx context.Context, b *Bus, sequence uint64) (nats.Header, erro
 	m, ok, err := b.message(ctx, sequence)
 	return m.header, errors.Join(err, errNoMessage(sequence, ok))
 }
+
+func (b *Bus) Status() string { return b.nc.Status().String() + b.nc.ConnectedAddr() }

@@ -33,8 +33,7 @@ func lockFolder(folder string) (*os.File, error) {
 		n, _ := f.ReadAt(owner, 0)
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: process %s has %s open; stop it, or give this one a data folder of its own",
-				ErrInUse, orDefault(strings.TrimSpace(string(owner[:n])), "unknown"), folder)
+			return nil, &InUseError{Folder: folder, Owner: orDefault(strings.TrimSpace(string(owner[:n])), "unknown")}
 		}
 		return nil, fmt.Errorf("lock data folder %s: %w; it must be on a local file system with flock", folder, err)
 	}

@@ -215,7 +215,8 @@ func TestFolderIsOpenOnce(t *testing.T) {
 	folder := t.TempDir()
 	b := bustest.Open(t, bus.Config{DataDir: folder})
 	_, err := bustest.TryOpen(t, bus.Config{DataDir: folder})
-	if !errors.Is(err, bus.ErrInUse) || !strings.Contains(err.Error(), folder) {
+	var inUse *bus.InUseError
+	if !errors.As(err, &inUse) || !strings.Contains(err.Error(), folder) {
 		t.Errorf("second bus: %v", err)
 	}
 	publish(t, b, 1, 10)

@@ -28,6 +28,8 @@ const (
 	// stream before it was lost in a way that left its sequences used up: the
 	// sequence of the last message that can still be read.
 	headerAfter = "Dbmazz-After"
+	// headerPrevID is the id of the message that this one follows.
+	headerPrevID = "Dbmazz-Previous-Id"
 
 	headerID         = jetstream.MsgIDHeader
 	headerExpectID   = jetstream.ExpectedLastMsgIDHeader

@@ -44,10 +44,10 @@ const (
 	pollWait = 20 * time.Millisecond
 )
 
-func newPuller(b *Bus) (*puller, error) {
+func newPuller(b *Bus, consumer string) (*puller, error) {
 	p := &puller{
 		b: b, inbox: nats.NewInbox(),
-		subject: "$JS.API.CONSUMER.MSG.NEXT." + b.cfg.streamName() + "." + consumerName,
+		subject: "$JS.API.CONSUMER.MSG.NEXT." + b.cfg.streamName() + "." + consumer,
 		msgs:    make(chan *nats.Msg, 4*pullBatch),
 		timer:   time.NewTimer(time.Hour),
 		bytes:   max(b.cfg.FetchBytes, int(b.nc.MaxPayload())+2*headerAllowance),

@@ -50,6 +50,7 @@ func (s *session) resolve(full bool) error {
 		return nil
 	}
 	end := info.State.LastSeq
+	s.clustered = info.Cluster != nil
 	if end < s.last {
 		return fmt.Errorf("publish to stream %s: it ends at sequence %d, but %d was stored: its end was lost", s.b.cfg.streamName(), end, s.last)
 	}

@@ -25,6 +25,11 @@ import (
 //
 // The expected sequence alone would not keep a second writer out: with many messages
 // under way, its second message finds the sequence that our first one has made true.
+// A server on its own therefore also compares the id. Those of a cluster must not be
+// asked to: a replica that was brought up to date by copying does not know the id of
+// its last message (nats-server 2.15.2, processCatchupMsg), so it refuses what the
+// others store and is out until it is restarted. There, one message at a time is under
+// way, and the sequence alone is enough.
 type session struct {
 	p    *Publisher
 	b    *Bus
@@ -37,6 +42,8 @@ type session struct {
 	last   uint64
 	lastID string
 	lost   uint64 // readable end, if the sequences up to last are used up
+	// clustered tells that the stream belongs to a cluster, of any size.
+	clustered bool
 	prev   *cdc.Position
 
 	inbox    string
@@ -75,7 +82,7 @@ const (
 
 func newSession(p *Publisher, name string, t tail) (*session, error) {
 	s := &session{
-		p: p, b: p.b, name: name, last: t.Sequence, lastID: t.id,
+		p: p, b: p.b, name: name, last: t.Sequence, lastID: t.id, clustered: t.clustered,
 		inbox: nats.NewInbox(), acks: make(chan *nats.Msg, 4*p.b.cfg.Window+64),
 		timer: time.NewTimer(time.Hour),
 	}
@@ -197,9 +204,9 @@ func (s *session) admit(f *frame) error {
 		header.Set(headerID, messageID(s.name, o.sequence))
 		switch {
 		case len(s.queue) > 0:
-			header.Set(headerExpectID, messageID(s.name, o.sequence-1))
+			header.Set(headerPrevID, messageID(s.name, o.sequence-1))
 		case s.lastID != "":
-			header.Set(headerExpectID, s.lastID)
+			header.Set(headerPrevID, s.lastID)
 		case s.lost > 0:
 			header.Set(headerAfter, strconv.FormatUint(s.lost, 10))
 		}
@@ -226,6 +233,11 @@ func (s *session) send() error {
 			return nil
 		}
 		o := s.queue[s.sent]
+		if id := o.msg.Header.Get(headerPrevID); id != "" && !s.clustered {
+			o.msg.Header.Set(headerExpectID, id)
+		} else {
+			o.msg.Header.Del(headerExpectID)
+		}
 		o.msg.Reply = s.inbox + "." + strconv.Itoa(s.round) + "." + strconv.FormatUint(o.sequence, 10)
 		if err := s.b.nc.PublishMsg(o.msg); err != nil {
 			if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) {
@@ -243,16 +255,16 @@ func (s *session) send() error {
 }
 
 // room reports whether one more message may be under way. After a refusal one message
-// at a time probes.
+// at a time probes; in a cluster it is always one.
 func (s *session) room() bool {
 	if s.sent == 0 {
 		return true
 	}
-	return s.retries == 0 && s.sent < s.b.cfg.Window && s.bytes < s.b.cfg.WindowBytes
+	return !s.clustered && s.retries == 0 && s.sent < s.b.cfg.Window && s.bytes < s.b.cfg.WindowBytes
 }
 
 func (s *session) diskFull() bool {
-	if s.b.server == nil || s.b.cfg.DiskReserve < 0 {
+	if !s.b.local() || s.b.cfg.DiskReserve < 0 {
 		return false
 	}
 	free, err := freeBytes(s.b.cfg.DataDir)

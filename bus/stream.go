@@ -107,7 +107,7 @@ func (b *Bus) createStream(ctx context.Context) error {
 		Retention:   jetstream.LimitsPolicy,
 		Discard:     jetstream.DiscardNew,
 		Storage:     jetstream.FileStorage,
-		Replicas:    b.cfg.Replicas,
+		Replicas:    max(1, b.cfg.Replicas),
 		MaxMsgs:     -1, MaxConsumers: -1, MaxMsgsPerSubject: -1,
 		Metadata: map[string]string{
 			metaPipeline: b.cfg.Pipeline,
@@ -128,7 +128,7 @@ func (b *Bus) updated(cfg jetstream.StreamConfig) jetstream.StreamConfig {
 	cfg.Metadata = maps.Clone(cfg.Metadata)
 	cfg.MaxBytes = b.cfg.MaxBytes
 	cfg.MaxMsgSize = int32(min(b.nc.MaxPayload(), math.MaxInt32)) //nolint:gosec // Bounded.
-	cfg.Replicas = b.cfg.Replicas
+	cfg.Replicas = orDefault(b.cfg.Replicas, max(1, cfg.Replicas))
 	// A direct get may be answered by a follower that lags behind.
 	cfg.AllowDirect = cfg.Replicas == 1
 	// The expected last id does the work; the window of known ids is only memory.
@@ -177,7 +177,7 @@ func (b *Bus) prepareBucket(ctx context.Context, mark *marker) error {
 		}
 		bucket, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket: name, Description: "state of the dbmazz pipeline " + b.cfg.Pipeline,
-			History: 1, Storage: jetstream.FileStorage, Replicas: b.cfg.Replicas,
+			History: 1, Storage: jetstream.FileStorage, Replicas: max(1, b.cfg.Replicas),
 		})
 	}
 	if err != nil {
@@ -196,10 +196,17 @@ func (b *Bus) prepareBucket(ctx context.Context, mark *marker) error {
 
 // streamInfo reads the stream's state from its leader.
 func (b *Bus) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) {
-	// A handle of its own: Info writes to the handle's cache.
-	stream, err := b.js.Stream(ctx, b.cfg.streamName())
+	var info *jetstream.StreamInfo
+	err := b.ask(ctx, func(ctx context.Context) error {
+		// A handle of its own: Info writes to the handle's cache.
+		stream, err := b.js.Stream(ctx, b.cfg.streamName())
+		if err == nil {
+			info = stream.CachedInfo()
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read stream %s: %w", b.cfg.streamName(), err)
 	}
-	return stream.CachedInfo(), nil
+	return info, nil
 }

@@ -14,6 +14,8 @@ type tail struct {
 	first    uint64 // sequence of the first message of the last complete frame
 	readable uint64 // sequence of the last message that can be read
 	id       string // its id
+	// clustered tells that the stream belongs to a cluster, of any size.
+	clustered bool
 }
 
 // Tail describes the end of the stream: the last complete frame, and the last
@@ -32,7 +34,7 @@ func (b *Bus) tail(ctx context.Context) (tail, error) {
 	if err != nil {
 		return tail{}, err
 	}
-	t := tail{Tail: cdc.Tail{Sequence: info.State.LastSeq, Empty: true}}
+	t := tail{Tail: cdc.Tail{Sequence: info.State.LastSeq, Empty: true}, clustered: info.Cluster != nil}
 	if info.State.Msgs == 0 {
 		return t, nil
 	}

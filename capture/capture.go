@@ -29,6 +29,9 @@ type Capture struct {
 	latest  map[uint32]*cdc.Schema          // by table OID, used by the session only
 	warned  map[string]bool                 // used by the session only
 
+	complaint complaint // used by Run only
+	spooling  spooling  // guarded by mu
+
 	altering sync.Mutex // held by SetTables
 
 	mu      sync.Mutex
@@ -81,7 +84,10 @@ func (c *Capture) Run(ctx context.Context) error {
 	}
 	c.running = true
 	c.mu.Unlock()
+	var beating sync.WaitGroup
+	beating.Go(func() { c.beat(ctx) })
 	defer func() {
+		beating.Wait()
 		c.source.close(ctx)
 		c.setState(StateIdle, "")
 		c.mu.Lock()
@@ -95,12 +101,14 @@ func (c *Capture) Run(ctx context.Context) error {
 			return nil
 		}
 		if time.Since(began) > healthy {
-			wait = c.cfg.BackoffMin
+			wait, c.complaint = c.cfg.BackoffMin, complaint{}
 		}
 		c.setError(err)
 		// Half of the wait is random, so that two of us do not stay in step.
 		pause := wait/2 + rand.N(wait/2+1) //nolint:gosec // Not a secret.
-		c.log.WarnContext(ctx, "capture session ended", "err", err, "retry_in", pause)
+		if c.complaint.due(err.Error(), time.Now()) {
+			c.log.WarnContext(ctx, "capture session ended", "err", err, "retry_in", pause)
+		}
 		c.setState(StateWaiting, fmt.Sprintf("next attempt in %s", pause.Round(time.Millisecond)))
 		if !sleep(ctx, pause) {
 			return nil

@@ -53,6 +53,39 @@ type Config struct {
 	// error. They default to 250 ms and 15 s.
 	BackoffMin, BackoffMax time.Duration
 
+	// Instance names this process among those that may work on the pipeline. It is
+	// part of the application_name that the server shows. Defaults to none.
+	Instance string
+	// Takeover says that Run is only called while this process is the one that has
+	// been chosen to capture. A connection of another dbmazz of this pipeline that
+	// still holds the slot is then ended. Defaults to false: wait until it is free.
+	Takeover bool
+	// Fence answers an error as soon as this process may no longer be the one that
+	// captures. It is asked before anything is changed on the server, before the
+	// stream is opened, and before every report to the server. Nil means that there
+	// is no other process. It must not block.
+	Fence func() error
+	// Heartbeat is how often a message without content is written to the source's
+	// WAL while capture streams, for a server that counts WAL as unread although
+	// nothing happens in the database. 0 means never, which is the default: the
+	// slot follows the server without it.
+	Heartbeat time.Duration
+
+	// Streaming asks a server that can, PostgreSQL 14 and later, to send large
+	// transactions while they run instead of after their commit. Nothing of them is
+	// published before the commit.
+	Streaming bool
+	// SpoolDir is the folder that such transactions are kept in until then. A file
+	// in it has no name and is gone with the process. Defaults to os.TempDir.
+	SpoolDir string
+	// SpoolBytes bounds that file; the last twentieth of a file system is not used
+	// in any case. When it is full streaming is given up for a while and the server
+	// keeps the transactions. Zero is no bound, which is the default.
+	SpoolBytes int64
+	// SpoolMemory bounds what is kept of all such transactions in memory, besides
+	// one message. Defaults to 16 MiB.
+	SpoolMemory int
+
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger
 }
@@ -69,6 +102,7 @@ func (c Config) withDefaults() Config {
 	c.SlotTimeout = cmp.Or(c.SlotTimeout, time.Minute)
 	c.BackoffMin = cmp.Or(c.BackoffMin, 250*time.Millisecond)
 	c.BackoffMax = cmp.Or(c.BackoffMax, 15*time.Second)
+	c.spoolDefaults()
 	c.Logger = cmp.Or(c.Logger, slog.Default()).With("component", "capture")
 	return c
 }
@@ -90,11 +124,12 @@ func (c *Config) validate() error {
 	check(slotName.MatchString(c.Slot), "slot name %q: want 1 to 63 lower-case letters, digits and underscores", c.Slot)
 	check(c.Publication != "" && len(c.Publication) <= 63, "publication name %q: want 1 to 63 bytes", c.Publication)
 	check(len(c.Tables) > 0, "no tables to capture")
-	errs = append(errs, validateTables(c.Tables))
+	errs = append(errs, validateTables(c.Tables), c.validateSpool())
 	check(c.FrameBytes > 0 && c.FrameDelay > 0 && c.Window > 0, "frame bytes, frame delay and window must be positive")
 	check(c.ReadBytes >= minReadBytes, "read bytes %d: want at least %d", c.ReadBytes, minReadBytes)
 	check(c.StatusInterval > 0 && c.ConnectTimeout > 0 && c.StatementTimeout > 0 && c.LockTimeout > 0 && c.SlotTimeout > 0,
 		"timeouts must be positive")
+	check(c.Heartbeat >= 0, "heartbeat must not be negative")
 	check(c.BackoffMin > 0 && c.BackoffMax >= c.BackoffMin, "backoff: want 0 < min <= max")
 	return errors.Join(errs...)
 }

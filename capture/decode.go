@@ -14,6 +14,9 @@ import (
 
 // decode handles one message of pgoutput.
 func (s *session) decode(ctx context.Context, data []byte) error {
+	if s.streams.block != nil {
+		return s.streamMessage(data)
+	}
 	m := &s.msg
 	if err := pgoutput.Decode(data, m); err != nil {
 		return fmt.Errorf("decode after %s: %w", s.view.clear, err)
@@ -26,9 +29,17 @@ func (s *session) decode(ctx context.Context, data []byte) error {
 	case pgoutput.KindCommit:
 		return s.commit(m)
 	case pgoutput.KindRelation:
-		s.relation(m)
+		s.relation(m, s.nextRelation())
 	case pgoutput.KindTruncate:
 		return s.truncated(ctx, m)
+	case pgoutput.KindStreamStart:
+		return s.streamStart(m)
+	case pgoutput.KindStreamCommit:
+		return s.streamCommit(ctx, m)
+	case pgoutput.KindStreamAbort:
+		return s.streamAbort(m)
+	case pgoutput.KindStreamStop:
+		return fmt.Errorf("decode %s: no stream is open, after %s", m.Kind, s.began)
 	case pgoutput.KindType, pgoutput.KindOrigin, pgoutput.KindMessage:
 		// Types are looked up in the catalog, origins do not matter, and messages
 		// are not asked for.
@@ -40,6 +51,9 @@ func (s *session) begin(ctx context.Context, m *pgoutput.Message) error {
 	commit := cdc.LSN(m.LSN)
 	if s.out.InTransaction() || commit <= s.began {
 		return fmt.Errorf("decode begin: transaction at %s inside or after the one at %s", commit, s.began)
+	}
+	if err := s.witness.begin(commit); err != nil {
+		return err
 	}
 	s.began, s.touched = commit, false
 	s.view.open = true
@@ -181,8 +195,8 @@ func (s *session) truncated(ctx context.Context, m *pgoutput.Message) error {
 
 // relation takes the description of a table. The schema is made when a change needs it:
 // most tables of a publication may be of no interest.
-func (s *session) relation(m *pgoutput.Message) {
-	t := &table{name: Table{Schema: string(m.Namespace), Name: string(m.Name)}}
+func (s *session) relation(m *pgoutput.Message, order uint64) {
+	t := &table{order: order, name: Table{Schema: string(m.Namespace), Name: string(m.Name)}}
 	if t.name.Schema == "" {
 		t.name.Schema = "pg_catalog"
 	}

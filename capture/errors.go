@@ -3,7 +3,9 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -48,4 +50,27 @@ func oneLine(err error) string {
 		return strings.ReplaceAll(text, "\n", " ") + " (SQLSTATE " + pgErr.Code + ")"
 	}
 	return strings.ReplaceAll(err.Error(), "\n", " ")
+}
+
+// repeatAfter is how often an error that stays the same is logged.
+const repeatAfter = 5 * time.Minute
+
+// complaint keeps an error that comes again at every attempt from filling the log. The
+// status shows it all the time.
+type complaint struct {
+	text string
+	at   time.Time
+}
+
+var numbers = regexp.MustCompile(`[0-9]+`)
+
+// due reports whether the error is to be logged: it is another one, but for numbers such as
+// a pid, or was logged long ago.
+func (c *complaint) due(text string, now time.Time) bool {
+	text = numbers.ReplaceAllString(text, "0")
+	if text == c.text && now.Sub(c.at) < repeatAfter {
+		return false
+	}
+	c.text, c.at = text, now
+	return true
 }

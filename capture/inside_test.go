@@ -40,17 +40,29 @@ func TestIdentityComparesServerStreamAndSink(t *testing.T) {
 		"stream behind the slot": {func(g *given) { g.p.tail.End, g.p.applied, g.p.slot.Confirmed = 150, 100, lsn(200) }, "moved or created again"},
 		"record lost, sink has less": {func(g *given) {
 			g.id, g.p.tail, g.p.applied, g.p.slot.Confirmed = nil, cdc.Tail{Empty: true}, 100, lsn(200)
-		}, "moved or created again"},
-		"promoted before":        {func(g *given) { g.sys.timeline, g.sys.forked = 2, 299 }, "promoted"},
-		"promoted after":         {func(g *given) { g.sys.timeline, g.sys.forked = 2, 300 }, ""},
-		"promoted, fork unknown": {func(g *given) { g.sys.timeline = 2 }, "promoted"},
-		"lost slot":              {func(g *given) { g.p.slot.WALStatus = "lost" }, "cannot be read"},
-		"server behind":          {func(g *given) { g.sys.head = 299 }, "older backup"},
+		}, "record of the server"},
+		"record lost, sink has all": {func(g *given) {
+			g.id, g.p.tail, g.p.applied, g.p.slot.Confirmed = nil, cdc.Tail{Empty: true}, 300, lsn(200)
+		}, "record of the server"},
+		"all lost but the slot":      {func(g *given) { g.id, g.p.tail, g.p.applied = nil, cdc.Tail{Empty: true}, 0 }, ""},
+		"another epoch":              {func(g *given) { g.p.epoch = "f" }, "the stream is another one"},
+		"another epoch, empty":       {func(g *given) { g.p.epoch, g.p.tail = "f", cdc.Tail{Empty: true} }, ""},
+		"checkpoint lost":            {func(g *given) { g.p.applied = 0 }, "checkpoint is missing"},
+		"checkpoint lost when idle":  {func(g *given) { g.p.applied, g.p.slot.Confirmed, g.id.Settled = 0, lsn(100), 90 }, "checkpoint is missing"},
+		"nothing applied yet":        {func(g *given) { g.p.applied, g.p.slot.Confirmed = 0, lsn(100) }, ""},
+		"promoted inside the last":   {func(g *given) { g.sys.timeline, g.sys.forked, g.p.tail.Last.Commit = 2, 305, 305 }, "promoted"},
+		"promoted before the commit": {func(g *given) { g.sys.timeline, g.sys.forked, g.p.tail.Last.Commit = 2, 306, 305 }, ""},
+		"backup inside the last":     {func(g *given) { g.sys.head, g.p.tail.Last.Commit = 305, 305 }, "older backup"},
+		"promoted before":            {func(g *given) { g.sys.timeline, g.sys.forked = 2, 299 }, "promoted"},
+		"promoted after":             {func(g *given) { g.sys.timeline, g.sys.forked = 2, 300 }, ""},
+		"promoted, fork unknown":     {func(g *given) { g.sys.timeline = 2 }, "promoted"},
+		"lost slot":                  {func(g *given) { g.p.slot.WALStatus = "lost" }, "cannot be read"},
+		"server behind":              {func(g *given) { g.sys.head = 299 }, "older backup"},
 	} {
 		g := given{
-			id:  &identity{SystemID: "1", Timeline: 1, Database: "d", DatabaseOID: 5, Slot: "s", Confirmed: 100, Settled: 0},
+			id:  &identity{Epoch: "e", SystemID: "1", Timeline: 1, Database: "d", DatabaseOID: 5, Slot: "s", Confirmed: 100, Settled: 0},
 			sys: system{id: "1", timeline: 1, head: 1000},
-			p:   place{slot: &slot{Name: "s", Confirmed: lsn(200)}, tail: cdc.Tail{Sequence: 9, Last: cdc.Position{Commit: 290, Ordinal: 1}, End: 300}, applied: 250},
+			p:   place{name: "s", epoch: "e", slot: &slot{Name: "s", Confirmed: lsn(200)}, tail: cdc.Tail{Sequence: 9, Last: cdc.Position{Commit: 290, Ordinal: 1}, End: 300}, applied: 250},
 		}
 		test.change(&g)
 		err := checkSystem(g.id, &server{database: "d", databaseOID: 5}, &g.sys, &g.p)
@@ -62,6 +74,93 @@ func TestIdentityComparesServerStreamAndSink(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
 			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+func TestFrameAfterALostEndSaysWhereItBegins(t *testing.T) {
+	t.Parallel()
+	last := cdc.Position{Commit: 290, Ordinal: 3}
+	for _, test := range []struct {
+		name                   string
+		tailEnd, applied, slot cdc.LSN
+		empty                  bool
+		want                   cdc.Position
+		wantEnd                cdc.LSN
+	}{
+		{"whole stream", 300, 250, 250, false, last, 300},
+		{"whole stream, idle slot", 300, 300, 400, false, last, 300},
+		{"lost end that the slot repeats", 300, 350, 300, false, last, 300},
+		{"lost end that the slot repeats in part", 280, 350, 290, false, last, 280},
+		{"lost end that the slot has passed", 300, 350, 350, false, cdc.Position{Commit: 350}, 350},
+		{"empty stream", 0, 350, 340, true, cdc.Position{Commit: 340}, 340},
+	} {
+		p := place{slot: &slot{Confirmed: &test.slot}, tail: cdc.Tail{Last: last, End: test.tailEnd, Empty: test.empty}, applied: test.applied}
+		if got, end := p.from(); got != test.want || end != test.wantEnd {
+			t.Errorf("%s: %s, %s", test.name, got, end)
+		}
+	}
+}
+
+func TestWitnessWantsTheTransactionAtTheEndOfTheStream(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		slot    cdc.LSN
+		commits []cdc.LSN
+		ok      bool
+	}{
+		{"repeated", 200, []cdc.LSN{210, 290, 310}, true},
+		{"not repeated yet", 200, []cdc.LSN{210, 220}, true},
+		{"passed over", 200, []cdc.LSN{210, 310}, false},
+		{"passed over at once", 290, []cdc.LSN{291}, false},
+		{"confirmed", 291, []cdc.LSN{310}, true},
+	} {
+		w := newWitness(&place{slot: &slot{Confirmed: &test.slot}, tail: cdc.Tail{Last: cdc.Position{Commit: 290, Ordinal: 2}, End: 300}})
+		var err error
+		for _, commit := range test.commits {
+			err = errors.Join(err, w.begin(commit))
+		}
+		if _, refused := errors.AsType[*IdentityError](err); refused == test.ok {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+func TestErrorThatStaysTheSameIsLoggedOnceAndThenRarely(t *testing.T) {
+	t.Parallel()
+	var c complaint
+	now := time.Now()
+	for i, step := range []struct {
+		text  string
+		after time.Duration
+		want  bool
+	}{
+		{"slot is in use by 4711", 0, true},
+		{"slot is in use by 4712", time.Second, false},
+		{"connection refused", time.Second, true},
+		{"slot is in use by 4712", time.Second, true},
+		{"slot is in use by 4712", repeatAfter - time.Second, false},
+		{"slot is in use by 4712", 2 * time.Second, true},
+		{"slot is in use by 4712", 2 * time.Second, false},
+	} {
+		now = now.Add(step.after)
+		if got := c.due(step.text, now); got != step.want {
+			t.Errorf("step %d: %t", i, got)
+		}
+	}
+}
+
+func TestApplicationNameFitsAndBeginsWithTheSlot(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ slot, instance, want string }{
+		{"s", "", "dbmazz/s"},
+		{"s", "host-1 (42)", "dbmazz/s/host-1 (42)"},
+		{"s", "höst", "dbmazz/s/h?st"},
+		{strings.Repeat("s", 63), "i", "dbmazz/" + strings.Repeat("s", 56)},
+	} {
+		if got := applicationName(test.slot, test.instance); got != test.want || !strings.HasPrefix(got, applicationName(test.slot, "")) {
+			t.Errorf("slot %q, instance %q: %q", test.slot, test.instance, got)
 		}
 	}
 }

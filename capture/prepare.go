@@ -21,10 +21,17 @@ type start struct {
 	record    *record
 	keepAlive time.Duration // wal_sender_timeout, zero if it is off
 	schemas   []*cdc.Schema
+	from      cdc.Position // what the first frame continues
+	fromEnd   cdc.LSN
+	witness   witness
 }
 
 // prepare checks everything, sets up what is missing, and connects.
 func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
+	// Nothing is changed on the server by a process that has lost its lease.
+	if err := c.fence(); err != nil {
+		return nil, err
+	}
 	c.setState(StateSetup, "connecting to "+c.source.addr)
 	st := &start{}
 	if st.record, err = loadRecord(ctx, c.stream); err != nil {
@@ -48,7 +55,7 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 			c.hangUp(ctx, st.conn)
 		}
 	}()
-	p := &place{tail: st.tail}
+	p := &place{name: c.cfg.Slot, epoch: c.stream.Epoch(), tail: st.tail}
 	if cp, ok := c.progress.Checkpoint(); ok {
 		p.applied = cp.End
 	}
@@ -90,12 +97,12 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	if err != nil {
 		return err
 	}
-	if p.slot, err = readSlot(ctx, conn, c.cfg.Slot); err != nil {
+	if p.slot, err = c.claimSlot(ctx, conn); err != nil {
 		return err
 	}
 	before := len(out)
 	if p.slot != nil {
-		p.slot.check(srv.database, &out)
+		p.slot.check(srv, &out)
 	}
 	// A slot that is not ours to read says nothing about our changes.
 	if len(out) == before {
@@ -116,24 +123,36 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 		return err
 	}
 	c.warn(ctx, infos, pub)
+	c.warnPlace(ctx, id, srv, p)
 	if err := pub.ensure(ctx, conn, infos); err != nil {
 		return err
 	}
 	if p.slot == nil {
-		c.setState(StateSetup, fmt.Sprintf("creating slot %s; this waits for running transactions", c.cfg.Slot))
-		if err := c.createSlot(ctx, conn); err != nil {
+		if p.slot, err = c.newSlot(ctx, conn, srv); err != nil {
 			return err
-		}
-		c.log.InfoContext(ctx, "slot created", "slot", c.cfg.Slot)
-		if p.slot, err = readSlot(ctx, conn, c.cfg.Slot); err != nil {
-			return err
-		}
-		if p.slot == nil || p.slot.Confirmed == nil {
-			return fmt.Errorf("create slot %q: it is not there", c.cfg.Slot)
 		}
 	}
+	st.from, st.fromEnd = p.from()
+	st.witness = newWitness(p)
 	st.schemas, err = c.describeTables(ctx, conn, srv.version, infos)
 	return err
+}
+
+// newSlot creates the slot and returns it.
+func (c *Capture) newSlot(ctx context.Context, conn *pgx.Conn, srv *server) (*slot, error) {
+	c.setState(StateSetup, fmt.Sprintf("creating slot %s; this waits for running transactions", c.cfg.Slot))
+	if err := c.createSlot(ctx, conn, srv); err != nil {
+		return nil, err
+	}
+	s, err := readSlot(ctx, conn, c.cfg.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil || s.Confirmed == nil {
+		return nil, fmt.Errorf("create slot %q: it is not there", c.cfg.Slot)
+	}
+	c.log.InfoContext(ctx, "slot created", "slot", c.cfg.Slot, "failover", s.Failover)
+	return s, nil
 }
 
 func (c *Capture) describeTables(ctx context.Context, conn *pgx.Conn, version int, infos []tableInfo) ([]*cdc.Schema, error) {
@@ -160,6 +179,9 @@ func (c *Capture) warn(ctx context.Context, infos []tableInfo, pub *publication)
 			continue
 		}
 		c.warned[name] = true
+		if t.appends() {
+			c.log.InfoContext(ctx, "the table has no key: each change of it becomes a row of its own in the target", "table", name)
+		}
 		if t.toast && t.identity != "f" {
 			c.log.InfoContext(ctx, "large values that an update does not touch are not sent and stay as they are in the sink; REPLICA IDENTITY FULL would send them",
 				"table", name)
@@ -172,6 +194,27 @@ func (c *Capture) warn(ctx context.Context, infos []tableInfo, pub *publication)
 	if len(pub.filtered) > 0 && !c.warned[""] {
 		c.warned[""] = true
 		c.log.WarnContext(ctx, "the publication leaves out rows or columns", "publication", pub.name, "tables", pub.filtered)
+	}
+}
+
+// warnPlace logs what is safe but worth knowing about slot and stream.
+func (c *Capture) warnPlace(ctx context.Context, id *identity, srv *server, p *place) {
+	switch {
+	case id == nil && p.slot != nil:
+		c.log.WarnContext(ctx, "nothing is known about the slot that exists: capture begins where it stands",
+			"slot", p.slot.Name, "lsn", p.slot.Confirmed)
+	case id != nil && p.tail.Empty && id.Epoch != p.epoch:
+		c.log.WarnContext(ctx, "the stream was made anew: the slot repeats what the sink lacks, older history is gone",
+			"slot", p.slot.Name, "lsn", p.slot.Confirmed, "applied", p.applied)
+	case !p.tail.Empty && p.tailLost():
+		c.log.WarnContext(ctx, "the end of the stream was lost: the slot repeats what the sink lacks",
+			"stream_end", p.tail.End, "applied", p.applied, "lsn", p.slot.Confirmed)
+	}
+	const noFailover = "slot without failover"
+	if p.slot != nil && !p.slot.Failover && srv.failoverSlots() && !c.warned[noFailover] {
+		c.warned[noFailover] = true
+		c.log.InfoContext(ctx, "the slot is not marked for failover: a standby that is promoted does not have it",
+			"slot", p.slot.Name, "run", "stop dbmazz; psql '<SOURCE_URL> replication=database' -c 'ALTER_REPLICATION_SLOT "+p.slot.Name+" (FAILOVER true)'")
 	}
 }
 

@@ -137,7 +137,9 @@ func (p *publication) check(tables []tableInfo, id *identity, out *problems) err
 const publicationOptions = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
 
 // ensure creates the publication or adds the tables that are missing. It never takes
-// anything away.
+// anything away. Once a table is published PostgreSQL refuses updates and deletes of it
+// that have no replica identity, so it is looked at again while the lock of the DDL keeps
+// everybody from changing that, and before anybody sees the publication.
 func (p *publication) ensure(ctx context.Context, conn *pgx.Conn, tables []tableInfo) error {
 	missing := p.missing(tables)
 	var sql string
@@ -153,7 +155,24 @@ func (p *publication) ensure(ctx context.Context, conn *pgx.Conn, tables []table
 	default:
 		return nil
 	}
-	return p.run(ctx, conn, sql)
+	wanted := make([]Table, len(tables))
+	for i := range tables {
+		wanted[i] = tables[i].table
+	}
+	return pgx.BeginFunc(ctx, conn, func(pgx.Tx) error {
+		if err := p.run(ctx, conn, sql); err != nil {
+			return err
+		}
+		infos, err := readTables(ctx, conn, wanted)
+		if err != nil {
+			return err
+		}
+		var out problems
+		for i := range infos {
+			infos[i].check(&out)
+		}
+		return out.err()
+	})
 }
 
 // remove takes tables out of the publication as far as they are listed in it.

@@ -22,6 +22,9 @@ func (s *session) reportLoop(ctx context.Context, keepAlive time.Duration) error
 		if err := s.answer(ctx, due, interval); err != nil {
 			return err
 		}
+		if due && s.c.streamAgain(s) {
+			return errStreamAgain
+		}
 		due = false
 		select {
 		case <-ctx.Done():
@@ -75,6 +78,9 @@ func (s *session) answer(ctx context.Context, due bool, interval time.Duration) 
 
 // report sends a status update if it says something new or must be sent anyway.
 func (s *session) report(wantReply, always bool) error {
+	if err := s.c.fence(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	lsn, before := s.confirm.next(), s.confirm.sent
 	if lsn == before && !always {

@@ -35,7 +35,7 @@ func newRig(t *testing.T, db *pgtest.DB, tables ...string) *rig {
 	r := &rig{t: t, db: db, stream: capturetest.New()}
 	r.cfg = capture.Config{
 		SourceURL: db.URL(), Slot: "slot_" + db.Name(), Publication: "Pub 'of' " + db.Name(),
-		BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond,
+		BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond, Streaming: true, SpoolDir: t.TempDir(),
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, name := range tables {

@@ -95,6 +95,7 @@ type attribute struct {
 type catalogTable struct {
 	attributes []attribute
 	key        []string // in the order of the index
+	identity   byte     // pg_class.relreplident
 }
 
 func readCatalogTable(ctx context.Context, conn *pgx.Conn, oid uint32, identity byte) (*catalogTable, error) {
@@ -111,6 +112,12 @@ WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped`, oid)
 	if err != nil {
 		return nil, fmt.Errorf("look up columns: %w", err)
 	}
+	var now string
+	err = conn.QueryRow(ctx, "SELECT COALESCE((SELECT relreplident::text FROM pg_class WHERE oid = $1), 'd')", oid).Scan(&now)
+	if err != nil {
+		return nil, fmt.Errorf("look up replica identity: %w", err)
+	}
+	t.identity = now[0]
 	t.key, err = readKey(ctx, conn, oid, identity)
 	return &t, err
 }
@@ -162,8 +169,9 @@ func describe(ctx context.Context, conn *pgx.Conn, r *relation, previous *cdc.Sc
 	if err != nil {
 		return nil, false, err
 	}
-	if s.Key, stale = key(r, cat, previous); len(s.Key) == 0 {
-		return nil, stale, setupProblem("Table '%s' has no usable key any more. Run one of: ALTER TABLE %s ADD PRIMARY KEY (<columns>); or ALTER TABLE %s REPLICA IDENTITY USING INDEX <unique index over NOT NULL columns>",
+	var ok bool
+	if s.Key, stale, ok = key(r, cat, previous); !ok {
+		return nil, stale, setupProblem("Table '%s' has no usable key any more. Run one of: ALTER TABLE %s ADD PRIMARY KEY (<columns>); or, to have each change appended to the target as a row of its own, ALTER TABLE %s REPLICA IDENTITY FULL",
 			r.table, r.table.sqlName(), r.table.sqlName())
 	}
 	for i := range s.Columns {
@@ -197,34 +205,57 @@ func resolveElems(ctx context.Context, conn *pgx.Conn, types []baseType) ([]cdc.
 	return elems, nil
 }
 
-// key returns the indexes of the key columns. stale tells that the catalog does not
-// match the relation, so that the order is that of the previous schema or the columns.
-func key(r *relation, cat *catalogTable, previous *cdc.Schema) (indexes []int, stale bool) {
+// key returns the indexes of the key columns, none for a table whose changes are appended;
+// ok is false if neither will do. stale tells that the catalog does not match the relation,
+// so that the order is that of the previous schema or the columns.
+func key(r *relation, cat *catalogTable, previous *cdc.Schema) (indexes []int, stale, ok bool) {
+	full := r.identity == 'f'
 	if matches(r, cat) {
-		if indexes = r.indexes(cat.key); len(indexes) > 0 && r.isIdentity(indexes) {
-			return indexes, false
+		if full && len(cat.key) == 0 {
+			return nil, false, true
 		}
+		if indexes = r.indexes(cat.key); len(indexes) > 0 && r.isIdentity(indexes) {
+			return indexes, false, true
+		}
+	}
+	if !full && !slices.ContainsFunc(r.columns, func(c relationColumn) bool { return c.identity }) {
+		return insertKey(r, cat)
 	}
 	if previous != nil {
 		names := make([]string, len(previous.Key))
 		for i, k := range previous.Key {
 			names[i] = previous.Columns[k].Name
 		}
+		if full && len(names) == 0 {
+			return nil, true, true
+		}
 		if indexes = r.indexes(names); len(indexes) > 0 && r.isIdentity(indexes) {
-			return indexes, true
+			return indexes, true, true
 		}
 	}
-	if r.identity == 'f' {
+	if full {
 		// All columns are marked, so the mark does not tell the key. The primary
 		// key is what it was unless that is what changed.
-		return r.indexes(cat.key), true
+		indexes = r.indexes(cat.key)
+		return indexes, true, len(indexes) == len(cat.key)
 	}
 	for i, c := range r.columns {
 		if c.identity {
 			indexes = append(indexes, i)
 		}
 	}
-	return indexes, true
+	return indexes, true, len(indexes) > 0
+}
+
+// insertKey is the key of a relation that has no replica identity. PostgreSQL lets only
+// inserts through then, which say nothing about a key, so the one that the table has got
+// since will do, or none if its changes are appended since.
+func insertKey(r *relation, cat *catalogTable) (indexes []int, stale, ok bool) {
+	if len(cat.key) == 0 {
+		return nil, true, cat.identity == 'f'
+	}
+	indexes = r.indexes(cat.key)
+	return indexes, true, len(indexes) > 0
 }
 
 // matches reports whether each column of the relation is in the catalog as it is.

@@ -29,7 +29,9 @@ type session struct {
 
 	tables map[uint32]*table
 	last   *table
-	filter *filter
+	// relations counts the Relation messages, to know which of two is older.
+	relations uint64
+	filter    *filter
 	// version is that of Capture.tables that filter was made from.
 	version uint64
 	tail    cdc.Position // the stream holds changes up to here
@@ -38,6 +40,8 @@ type session struct {
 	// touched tells that the open transaction has changes of configured tables.
 	touched  bool
 	truncate []*cdc.Schema
+	witness  witness
+	streams  streams
 
 	frameSince time.Time // of the first record of the frame
 	count      totals
@@ -53,6 +57,7 @@ type session struct {
 type table struct {
 	name     Table
 	relation relation
+	order    uint64  // of its Relation message in the session
 	filter   *filter // for which tracked holds
 	tracked  bool
 	schema   *cdc.Schema // nil until the first change
@@ -62,13 +67,19 @@ type table struct {
 // run reads until an error or until ctx is done.
 func (c *Capture) run(ctx context.Context, st *start) (err error) {
 	c.setState(StateConnecting, "starting replication from slot "+c.cfg.Slot)
+	spool, err := c.openSpool(ctx, st.conn.ParameterStatus("server_version"))
+	if err != nil {
+		return err
+	}
+	defer c.closeSpool(spool)
 	hijacked, err := st.conn.Hijack()
 	if err != nil {
 		return fmt.Errorf("start replication: %w", err)
 	}
 	s := &session{
 		c: c, sock: newSocket(hijacked.Conn, c.cfg.ReadBytes), record: st.record, tables: map[uint32]*table{},
-		tail: st.tail.Last, confirm: newConfirm(st.slot, st.tail.End),
+		tail: st.tail.Last, witness: st.witness, confirm: newConfirm(st.slot, st.tail.End),
+		streams: streams{spool: spool, open: map[uint32]*streamed{}},
 	}
 	defer s.sock.leave(time.Second)
 	if hijacked.Frontend.ReadBufferLen() > 0 {
@@ -85,6 +96,9 @@ func (c *Capture) run(ctx context.Context, st *start) (err error) {
 	defer stop()
 	group.Go(func() error { return s.start(ctx, st, group) })
 	err = group.Wait()
+	if spool != nil {
+		c.noteStreaming(err)
+	}
 	if cp, ok := c.progress.Checkpoint(); ok {
 		s.confirm.apply(cp.End)
 	}
@@ -98,9 +112,12 @@ func (c *Capture) run(ctx context.Context, st *start) (err error) {
 // start gives the command that turns the connection into a stream, and reads on. The
 // reporter joins the group once there is something to report to.
 func (s *session) start(ctx context.Context, st *start, group *errgroup.Group) error {
+	if err := s.c.fence(); err != nil {
+		return err
+	}
 	publication := "'" + strings.ReplaceAll(quote(s.c.cfg.Publication), "'", "''") + "'"
-	if err := s.sock.query(fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (proto_version '1', publication_names %s)",
-		quote(s.c.cfg.Slot), st.slot, publication)); err != nil {
+	if err := s.sock.query(fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (%s, publication_names %s)",
+		quote(s.c.cfg.Slot), st.slot, s.streams.options(), publication)); err != nil {
 		return err
 	}
 	for {
@@ -130,6 +147,9 @@ func (s *session) start(ctx context.Context, st *start, group *errgroup.Group) e
 // or another, may have published until then.
 func (s *session) open(ctx context.Context, st *start) (err error) {
 	c := s.c
+	if err := c.fence(); err != nil {
+		return err
+	}
 	if s.pub, err = c.stream.Open(ctx); err != nil {
 		return fmt.Errorf("open the stream: %w", err)
 	}
@@ -140,11 +160,7 @@ func (s *session) open(ctx context.Context, st *start) (err error) {
 	if tail != st.tail {
 		return fmt.Errorf("open the stream: it ends at %s, it ended at %s when the session was prepared", tail.Last, st.tail.Last)
 	}
-	last, end := tail.Last, tail.End
-	if tail.Empty {
-		last, end = cdc.Position{Commit: st.slot}, st.slot
-	}
-	s.out = cdc.NewWriter(c.stream.Epoch(), last, end)
+	s.out = cdc.NewWriter(c.stream.Epoch(), st.from, st.fromEnd)
 	s.out.Continue(tail.Total)
 	s.out.Reset(c.buffer())
 	c.mu.Lock()
@@ -351,6 +367,7 @@ func (s *session) tell() (outstanding int) {
 	t.Skipped += s.count.skipped
 	t.Received = max(s.view.clear, t.Received)
 	t.ServerEnd = max(s.serverEnd, t.ServerEnd)
+	t.Streaming = s.streams.status(c.spooling)
 	if s.active {
 		t.LastActivity = time.Now()
 	}

@@ -68,6 +68,9 @@ func checkServer(ctx context.Context, conn *pgx.Conn) (*server, error) {
 	return &s, p.err()
 }
 
+// failoverSlots reports whether a slot that is created here can be marked for failover.
+func (s *server) failoverSlots() bool { return s.version >= 170000 && !s.standby }
+
 // quote quotes an identifier; several parts become a qualified name.
 func quote(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 
@@ -153,21 +156,38 @@ func (i *tableInfo) check(p *problems) {
 		p.add("Table '%s' is unlogged or temporary: its changes are not in the WAL. Run: ALTER TABLE %s SET LOGGED", t, sql)
 		return
 	}
+	i.checkIdentity(p)
+}
+
+// appends reports whether the table has no key, so that each change of it is a row of its
+// own in the target.
+func (i *tableInfo) appends() bool { return i.identity == "f" && !i.primary }
+
+// checkIdentity refuses a table whose updates and deletes would not say which row they
+// are about. PostgreSQL itself refuses those once such a table is published, so it must
+// not get into the publication.
+func (i *tableInfo) checkIdentity(p *problems) {
+	t, sql := i.table, i.table.sqlName()
+	const refuses = "PostgreSQL refuses every UPDATE and DELETE of such a table once it is published"
+	full := fmt.Sprintf("to have each change appended to the target as a row of its own, ALTER TABLE %s REPLICA IDENTITY FULL", sql)
 	switch {
+	case i.identity == "n" && i.primary:
+		p.add("Table '%s' has REPLICA IDENTITY NOTHING: updates and deletes would not say which row, and %s. Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT", t, refuses, sql)
 	case i.identity == "n":
-		p.add("Table '%s' has REPLICA IDENTITY NOTHING: updates and deletes would not say which row. Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT", t, sql)
-	case i.identity == "i" && i.index, i.identity != "i" && i.primary:
+		p.add("Table '%s' has REPLICA IDENTITY NOTHING and no primary key: updates and deletes would not say which row, and %s. Run one of: ALTER TABLE %s ADD PRIMARY KEY (<columns>), REPLICA IDENTITY DEFAULT; or, %s",
+			t, refuses, sql, full)
+	case i.identity == "f", i.identity == "i" && i.index, i.identity == "d" && i.primary:
 	case i.identity == "i":
-		p.add("Table '%s' has lost its replica identity index. Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT (needs a primary key), or REPLICA IDENTITY USING INDEX <unique index>", t, sql)
+		p.add("Table '%s' has lost its replica identity index. %s. Run one of: ALTER TABLE %s REPLICA IDENTITY DEFAULT (needs a primary key); ALTER TABLE %s REPLICA IDENTITY USING INDEX <unique index>; or, %s",
+			t, refuses, sql, sql, full)
 	case i.deferrable:
 		p.add("Table '%s' has a DEFERRABLE primary key, which cannot identify rows in the WAL. Run: ALTER TABLE %s REPLICA IDENTITY FULL", t, sql)
-	case i.identity == "f" && i.candidate == "":
-		p.add("Table '%s' has no primary key. Run: ALTER TABLE %s ADD PRIMARY KEY (<columns>); REPLICA IDENTITY FULL alone does not say which rows are the same", t, sql)
 	default:
 		index := i.candidate
 		if index == "" {
 			index = "<unique index over NOT NULL columns>"
 		}
-		p.add("Table '%s' has no usable key. Run one of: ALTER TABLE %s ADD PRIMARY KEY (<columns>); or ALTER TABLE %s REPLICA IDENTITY USING INDEX %s", t, sql, sql, index)
+		p.add("Table '%s' has no usable key. %s. Run one of: ALTER TABLE %s ADD PRIMARY KEY (<columns>); ALTER TABLE %s REPLICA IDENTITY USING INDEX %s; or, %s",
+			t, refuses, sql, sql, index, full)
 	}
 }

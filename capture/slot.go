@@ -28,6 +28,8 @@ type slot struct {
 	TwoPhase     bool     `json:"two_phase"`
 	Conflicting  bool     `json:"conflicting"`
 	Invalidation string   `json:"invalidation_reason"`
+	Failover     bool     `json:"failover"`
+	Synced       bool     `json:"synced"`
 }
 
 // readSlot returns nil if there is no such slot.
@@ -49,7 +51,7 @@ func readSlot(ctx context.Context, conn *pgx.Conn, name string) (*slot, error) {
 
 // check refuses a slot that is not ours to read. Whether it is at the right place is
 // for the identity to say.
-func (s *slot) check(database string, p *problems) {
+func (s *slot) check(srv *server, p *problems) {
 	add := func(format string, args ...any) {
 		p.add("Failed to setup replication slot '%s': %s", s.Name, fmt.Sprintf(format, args...))
 	}
@@ -59,8 +61,10 @@ func (s *slot) check(database string, p *problems) {
 		add("it is a physical slot"+other, s.Name)
 	case s.Plugin != "pgoutput":
 		add("it uses the plugin '%s' instead of pgoutput"+other, s.Plugin, s.Name)
-	case s.Database != database:
-		add("it belongs to the database '%s', not to '%s'. Choose another name with SLOT_NAME", s.Database, database)
+	case s.Database != srv.database:
+		add("it belongs to the database '%s', not to '%s'. Choose another name with SLOT_NAME", s.Database, srv.database)
+	case s.Synced && srv.standby:
+		add("this server is a standby, and the slot is kept in step with the primary's. Connect to the primary (list all hosts in SOURCE_URL and add target_session_attrs=read-write to find it)")
 	case s.Temporary:
 		add("it is temporary and ends with the session that made it. Choose another name with SLOT_NAME")
 	case s.TwoPhase:
@@ -70,24 +74,34 @@ func (s *slot) check(database string, p *problems) {
 	}
 }
 
-// invalid says why the slot cannot be read any more, or nothing.
-func (s *slot) invalid() string {
+// invalid says why the slot cannot be read any more, or nothing, and how to prevent it.
+func (s *slot) invalid() (why, remedy string) {
 	switch {
-	case s.Invalidation != "":
-		return "invalidation_reason is " + s.Invalidation
-	case s.WALStatus == "lost":
-		return "wal_status is lost: the server removed WAL that it still needed (max_slot_wal_keep_size)"
-	case s.Conflicting:
-		return "it conflicts with recovery on a standby"
+	case s.Invalidation == "idle_timeout":
+		return "invalidation_reason is idle_timeout: nobody read it for longer than the server allows",
+			"raise idle_replication_slot_timeout beyond the longest stop of dbmazz (ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf())"
+	case s.Invalidation == "rows_removed" || s.Conflicting && s.Invalidation == "":
+		return "it conflicts with recovery on a standby: the primary removed catalog rows that it still needed (rows_removed)",
+			"give the standby a replication slot on the primary and set hot_standby_feedback (ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf(), on the standby)"
+	case s.Invalidation == "wal_level_insufficient":
+		return "invalidation_reason is wal_level_insufficient", "keep wal_level = logical on the primary"
+	case s.Invalidation != "" && s.Invalidation != "wal_removed":
+		return "invalidation_reason is " + s.Invalidation, "see invalidation_reason in PostgreSQL's documentation of pg_replication_slots"
+	case s.Invalidation == "wal_removed" || s.WALStatus == "lost":
+		return "wal_status is lost: the server removed WAL that it still needed (max_slot_wal_keep_size)",
+			"raise max_slot_wal_keep_size as far as the disk allows (ALTER SYSTEM SET max_slot_wal_keep_size = '<size>'; SELECT pg_reload_conf()), and watch wal_status"
 	case s.Confirmed == nil:
-		return "it was never completed"
+		return "it was never completed", "let dbmazz create the slot"
 	}
-	return ""
+	return "", ""
 }
 
 // createSlot creates the slot. The server first waits for every transaction that runs;
 // when that takes too long the error says which.
-func (c *Capture) createSlot(ctx context.Context, conn *pgx.Conn) error {
+//
+// On a primary that can hand slots on to its standbys (PostgreSQL 17) the slot is made so
+// that it survives a promotion. Without a standby that asks for it that costs nothing.
+func (c *Capture) createSlot(ctx context.Context, conn *pgx.Conn, srv *server) error {
 	if _, err := conn.Exec(ctx, fmt.Sprintf("SET statement_timeout = %d", c.cfg.SlotTimeout.Milliseconds())); err != nil {
 		return fmt.Errorf("create slot %q: %w", c.cfg.Slot, err)
 	}
@@ -101,7 +115,11 @@ func (c *Capture) createSlot(ctx context.Context, conn *pgx.Conn) error {
 		stop()
 		<-done
 	}()
-	_, err := conn.Exec(ctx, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", c.cfg.Slot)
+	create := "SELECT pg_create_logical_replication_slot($1, 'pgoutput')"
+	if srv.failoverSlots() {
+		create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput', failover => true)"
+	}
+	_, err := conn.Exec(ctx, create, c.cfg.Slot)
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("create slot %q: %w", c.cfg.Slot, err)
 	}

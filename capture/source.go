@@ -69,7 +69,6 @@ func hostPort(host string, port uint16) string {
 // settings fix the text form of values, which is the form they travel in, whatever the
 // server's, database's or role's defaults are.
 var settings = map[string]string{
-	"application_name":   "dbmazz",
 	"client_encoding":    "UTF8",
 	"DateStyle":          "ISO, YMD",
 	"IntervalStyle":      "postgres",
@@ -82,7 +81,7 @@ var settings = map[string]string{
 // connectSQL opens a connection for statements.
 func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 	cfg := s.sql.Copy()
-	cfg.RuntimeParams["application_name"] = "dbmazz"
+	cfg.RuntimeParams["application_name"] = applicationName(s.cfg.Slot, s.cfg.Instance)
 	cfg.RuntimeParams["client_encoding"] = "UTF8"
 	cfg.RuntimeParams["statement_timeout"] = strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10)
 	cfg.RuntimeParams["lock_timeout"] = strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10)
@@ -97,6 +96,7 @@ func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 func (s *source) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
 	cfg := s.sql.Config.Copy()
 	maps.Copy(cfg.RuntimeParams, settings)
+	cfg.RuntimeParams["application_name"] = applicationName(s.cfg.Slot, s.cfg.Instance)
 	cfg.RuntimeParams["replication"] = "database"
 	// A role's default could end the session or a long decode.
 	cfg.RuntimeParams["statement_timeout"] = "0"

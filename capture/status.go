@@ -28,6 +28,8 @@ type Status struct {
 	// the source's settings, see [SetupError].
 	LastError      string
 	Refused, Setup bool
+	// Warning is what does not work although capture does, empty if all does.
+	Warning string
 
 	// Received is up to where the server has sent everything; ServerEnd is the
 	// server's position as far as it is known.
@@ -46,6 +48,8 @@ type Status struct {
 	LastActivity time.Time
 	// Restarts counts sessions after the first that got to streaming.
 	Restarts int
+	// Streaming tells of transactions that arrive before they are committed.
+	Streaming StreamingStatus
 	// WALStatus is the slot's pg_replication_slots.wal_status when it was last
 	// looked at.
 	WALStatus string
@@ -64,6 +68,12 @@ func (c *Capture) setState(state State, detail string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status.State, c.status.Detail = state, detail
+}
+
+func (c *Capture) setWarning(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Warning = text
 }
 
 func (c *Capture) setError(err error) {

@@ -35,18 +35,23 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 		sink: s, layout: l, batch: batch,
 		writer: newWriter(l, s.config.DeleteMode, batch.SyncedAt.UTC().Format(synced)),
 	}
+	buffer := s.buffer(batch.Bytes)
+	defer func() { s.buffers.Put(buffer) }()
+	if l.appends {
+		err := run.appendRows(ctx, buffer)
+		return run.result, err
+	}
 	groups, err := run.plan()
 	if err != nil {
 		return apply.Result{}, err
 	}
-	buffer := s.buffer(batch.Bytes)
-	defer func() { s.buffers.Put(buffer) }()
 	for _, g := range groups {
 		if err := run.apply(ctx, g, buffer); err != nil {
 			return run.result, err
 		}
 	}
-	return run.result, nil
+	err = run.deleteGuarded(ctx)
+	return run.result, err
 }
 
 func (s *Sink) layoutOf(schema *cdc.Schema) (*layout, error) {
@@ -76,20 +81,38 @@ type applyRun struct {
 	batch  *apply.TableBatch
 	writer *writer
 	loads  int // labels given out
-	result apply.Result
+	// deletes are the rows of a guarded batch that are to be removed.
+	deletes []int32
+	result  apply.Result
+}
+
+// refused makes the error for a row of the batch that StarRocks cannot take.
+func (a *applyRun) refused(i int, r columnRefusal) *apply.RowError {
+	e := a.layout.refused(&a.batch.Rows[i], r)
+	e.Row = i + 1
+	return e
+}
+
+// numbered adds the number of a row of the batch to an error about it.
+func (a *applyRun) numbered(i int, err error) error {
+	if e, ok := errors.AsType[*apply.RowError](err); ok {
+		e.Row = i + 1
+	}
+	return err
 }
 
 // plan cuts the batch into groups. What group a row is in, and the order of groups,
 // depend on nothing but the rows and the mode.
 //
 // Rows that moved come first, with all deletes that need no partial update: their
-// unchanged values are read from the sink before anything of the batch is there.
+// unchanged values are read from the sink before anything of the batch is there. In a
+// guarded batch they are alone in their group, and deletes that remove rows are in none.
 func (a *applyRun) plan() ([]*group, error) {
 	skip, err := a.foldKeys()
 	if err != nil {
 		return nil, err
 	}
-	l, hard := a.layout, a.sink.config.DeleteMode == DeleteHard
+	l, hard, guarded := a.layout, a.sink.config.DeleteMode == DeleteHard, a.batch.Guarded
 	full := &group{as: formFull}
 	moved := &group{as: formFull, whole: true}
 	if l.foreign {
@@ -110,15 +133,18 @@ func (a *applyRun) plan() ([]*group, error) {
 		row := &a.batch.Rows[i]
 		g := full
 		switch {
-		case len(row.MovedFrom) > 0:
+		case guarded && hard && row.Op == apply.OpDelete:
+			a.deletes = append(a.deletes, int32(i)) //nolint:gosec // Rows of a batch.
+			continue
+		case len(row.MovedFrom) > 0 && (!guarded || row.Op != apply.OpDelete):
 			g = moved
 		case row.Op == apply.OpDelete && (hard || (!row.KeyOnly && !row.Partial)):
-			if anyMoved {
+			if anyMoved && !guarded {
 				g = moved
 			}
 		case row.Op == apply.OpDelete || row.Partial:
 			if err := l.absent(absent, row); err != nil {
-				return nil, err
+				return nil, a.numbered(i, err)
 			}
 			if g = bySet[string(absent)]; g == nil {
 				g = &group{as: formPresent, partial: true, list: l.list(string(absent), false)}
@@ -167,7 +193,7 @@ func (a *applyRun) foldKeys() ([]bool, error) {
 		row := &a.batch.Rows[i]
 		key, err := a.layout.sinkKey(row.Tuple)
 		if err != nil {
-			return nil, err
+			return nil, a.numbered(i, err)
 		}
 		before, ok := winner[key]
 		switch {
@@ -187,8 +213,16 @@ func (a *applyRun) foldKeys() ([]bool, error) {
 
 // apply delivers the loads of a group.
 func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
+	if g.whole && a.batch.Guarded {
+		return a.applyMovedGuarded(ctx, g, buffer)
+	}
 	if g.whole {
 		return a.applyMoved(ctx, g, buffer)
+	}
+	if g.partial {
+		if err := a.checkBase(ctx, g); err != nil || len(g.rows) == 0 {
+			return err
+		}
 	}
 	body := append((*buffer)[:0], '[')
 	rows := int64(0)
@@ -204,7 +238,7 @@ func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
 		}
 		var refused columnRefusal
 		if body, refused = a.writer.append(body, row, row.Tuple, as); refused.refusal != nil {
-			return a.layout.refused(row, refused)
+			return a.refused(int(i), refused)
 		}
 		*buffer = body
 		if rows == 0 || len(body) < a.sink.config.MaxBodyBytes {
@@ -232,14 +266,16 @@ func (a *applyRun) label() string {
 }
 
 func (a *applyRun) send(ctx context.Context, g *group, body []byte, rows int64) error {
-	r := &request{table: a.layout.table, label: a.label(), columns: g.list, partial: g.partial, body: body, rows: rows}
+	r := &request{
+		table: a.layout.table, label: a.label(), columns: g.list, partial: g.partial, condition: a.condition(), body: body, rows: rows,
+	}
 	if err := checkLabel(r.label); err != nil {
 		return err
 	}
 	retries, err := a.sink.deliver(ctx, a.layout, r)
 	a.result.Retries += retries
 	if err != nil {
-		return err
+		return a.locate(err)
 	}
 	a.committed(rows, len(body))
 	return nil
@@ -251,16 +287,23 @@ func (a *applyRun) committed(rows int64, bytes int) {
 	a.result.Bytes += int64(bytes)
 }
 
-// checkLabel follows FeNameFormat of StarRocks.
-func checkLabel(label string) error {
-	const labelBytesMax = 128
-	ok := len(label) > 0 && len(label) <= labelBytesMax
-	for i := 0; ok && i < len(label); i++ {
-		c := label[i]
-		ok = c == '_' || c == '-' || (c >= '0' && c <= '9') || (c|0x20 >= 'a' && c|0x20 <= 'z')
+// locate finds the row that an error of StarRocks is about by its key, if one row of
+// the batch alone has it.
+func (a *applyRun) locate(err error) error {
+	row, ok := errors.AsType[*apply.RowError](err)
+	if !ok || row.Key == "" || row.Row != 0 {
+		return err
 	}
-	if !ok {
-		return permanent(errors.New("make label " + strconv.Quote(label) + ": want at most 128 of letters, digits, _ and -"))
+	found := 0
+	for i := range a.batch.Rows {
+		if a.layout.rowText(&a.batch.Rows[i]) != row.Key {
+			continue
+		}
+		if found != 0 {
+			return err
+		}
+		found = i + 1
 	}
-	return nil
+	row.Row = found
+	return err
 }

@@ -16,9 +16,12 @@ type backoff struct {
 	// polls is how often the state of a label is asked for before a load that
 	// does not end is cancelled, and then again before the caller hears of it.
 	polls int
+	// appear is how long rows that a query does not show may still become visible,
+	// where nothing tells that they cannot.
+	appear time.Duration
 }
 
-var defaultBackoff = backoff{first: 200 * time.Millisecond, longest: 2 * time.Second, attempts: 2, polls: 4}
+var defaultBackoff = backoff{first: 200 * time.Millisecond, longest: 2 * time.Second, attempts: 2, polls: 4, appear: 30 * time.Second}
 
 // wait pauses before try n, which counts from 1. Half of the pause is random, so that
 // tables that failed together do not come back together.

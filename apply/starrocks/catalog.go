@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,7 +33,11 @@ func (s *Sink) Check(ctx context.Context) error {
 	// A front end answers about a label that nobody has used; a back end answers
 	// that it does not know the request, so the front end is asked.
 	const label = "dbmazz_check"
-	if _, err := s.load.state(ctx, label); err != nil {
+	_, err := s.load.state(ctx, label)
+	if s.config.CreateDatabase && errors.Is(err, errUnknownDatabase) {
+		return nil // Prepare creates it.
+	}
+	if err != nil {
 		return fmt.Errorf("Sink HTTP connection failed: %w", err)
 	}
 	return nil
@@ -53,38 +58,47 @@ func (s *Sink) checkSQL(ctx context.Context) error {
 	if err := checkVersion(version); err != nil {
 		return permanent(err)
 	}
-	var name string
-	err := s.db.QueryRowContext(ctx, "SELECT SCHEMA_NAME FROM information_schema.schemata WHERE SCHEMA_NAME = ?", s.config.Database).Scan(&name)
-	if errors.Is(err, sql.ErrNoRows) {
-		return permanent(fmt.Errorf("database %q does not exist in StarRocks, or user %q may not see it: run CREATE DATABASE %s; or correct SINK_DATABASE",
-			s.config.Database, s.config.User, quoteName(s.config.Database)))
-	}
+	exists, err := s.hasDatabase(ctx)
 	if err != nil {
 		return failed(err)
+	}
+	if !exists && !s.config.CreateDatabase {
+		return permanent(fmt.Errorf("database %q does not exist in StarRocks, or user %q may not see it: run CREATE DATABASE %s; or correct SINK_DATABASE",
+			s.config.Database, s.config.User, quoteName(s.config.Database)))
 	}
 	return nil
 }
 
-// checkVersion refuses what is older than 3.1, where partial updates lack their mode
-// and Stream Load differs. The text looks like "3.3.15-7ac1b9c".
+// versionMin is the oldest version that works: before it partial updates lack their
+// mode or their condition. versionMicros is the first that shows the microseconds of a
+// DATETIME.
+var (
+	versionMin    = [3]int{3, 1, 3}
+	versionMicros = [3]int{3, 3, 5}
+)
+
+// checkVersion refuses what is too old. The text looks like "3.3.15-7ac1b9c".
 func checkVersion(text string) error {
-	const majorMin, minorMin = 3, 1
-	majorText, rest, _ := strings.Cut(text, ".")
-	minorText, _, _ := strings.Cut(rest, ".")
-	major, err := strconv.Atoi(majorText)
-	if err != nil {
-		// Versions built from a branch have its name, such as main-3c2f8b1.
-		return nil //nolint:nilerr // They are newer than any that is refused.
-	}
-	minorText = strings.TrimRight(strings.SplitN(minorText, "-", 2)[0], " ")
-	minor, err := strconv.Atoi(minorText)
-	if err != nil {
-		minor = 0
-	}
-	if major < majorMin || (major == majorMin && minor < minorMin) {
-		return fmt.Errorf("StarRocks %s is too old: dbmazz needs %d.%d or newer", text, majorMin, minorMin)
+	if !isAtLeast(text, versionMin) {
+		return fmt.Errorf("StarRocks %s is too old: dbmazz needs %d.%d.%d or newer", text, versionMin[0], versionMin[1], versionMin[2])
 	}
 	return nil
+}
+
+// isAtLeast compares versions. One that was built from a branch has the branch's name,
+// such as main-3c2f8b1, and is newer than any that is asked for; a part that is no
+// number counts as zero.
+func isAtLeast(text string, want [3]int) bool {
+	number, _, _ := strings.Cut(strings.TrimSpace(text), "-")
+	parts := strings.Split(number, ".")
+	if _, err := strconv.Atoi(parts[0]); err != nil {
+		return true
+	}
+	var have [3]int
+	for i := range min(len(parts), len(have)) {
+		have[i], _ = strconv.Atoi(parts[i]) // Zero if it is no number.
+	}
+	return slices.Compare(have[:], want[:]) >= 0
 }
 
 // nodes implements directory.

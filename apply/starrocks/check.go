@@ -14,9 +14,15 @@ import (
 func checkExisting(schema *cdc.Schema, table string, found *existing) error {
 	var problems []string
 	report := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
-	if !found.primary {
+	switch {
+	case isAppend(schema) && found.primary:
+		report("it is a PRIMARY KEY table, but the source has no key, so every change is to be a row of its own: add a primary key to the source, or rename or drop the table, and dbmazz creates it anew")
+	case isAppend(schema) && !found.duplicate:
+		report("it is not a DUPLICATE KEY table (its model is %s), which a source without a key needs: rename or drop it, and dbmazz creates it anew", found.model)
+	case isAppend(schema):
+	case !found.primary:
 		report("it is not a PRIMARY KEY table (its model is %s), so changes cannot be applied: rename or drop it, and dbmazz creates it anew, or give this table another name in StarRocks", found.model)
-	} else {
+	default:
 		checkKey(schema, found, report)
 	}
 	isKey := keySet(schema)
@@ -32,7 +38,11 @@ func checkExisting(schema *cdc.Schema, table string, found *existing) error {
 		if _, err := chooseEncoding(c, isKey[i], have.target); err != nil {
 			report("%s", typeProblem(c, isKey[i], have, table, err))
 		}
-		if !isKey[i] && !have.key && !have.nullable {
+		if isAppend(schema) && !have.nullable && !c.NotNull {
+			report("column %q is NOT NULL there and not in the source: ALTER TABLE %s MODIFY COLUMN %s %s NULL",
+				have.name, table, quoteName(have.name), have.ddl())
+		}
+		if !isAppend(schema) && !isKey[i] && !have.key && !have.nullable {
 			report("column %q is NOT NULL there, which the rows of deletes and partial updates cannot satisfy: ALTER TABLE %s MODIFY COLUMN %s %s NULL",
 				have.name, table, quoteName(have.name), have.ddl())
 		}
@@ -107,11 +117,12 @@ func checkForeign(schema *cdc.Schema, table string, found *existing, report func
 	for i := range schema.Columns {
 		ours[strings.ToLower(schema.Columns[i].Name)] = true
 	}
-	for _, audit := range auditColumns {
+	for _, audit := range auditOf(schema) {
 		ours[audit.name] = true
 		have := found.find(audit.name)
 		switch {
 		case have == nil:
+		case isAppend(schema) && auditTakes(have.target.kind, audit.kind): // Every row has a value.
 		case have.key || !have.nullable:
 			report("audit column %s must be NULL and not part of the key: ALTER TABLE %s MODIFY COLUMN %s %s NULL", have.name, table, quoteName(have.name), simple(audit.kind))
 		case !auditTakes(have.target.kind, audit.kind):

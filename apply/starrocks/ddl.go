@@ -11,10 +11,13 @@ import (
 	"github.com/dbmazz/dbmazz/bus/cdc"
 )
 
-// createTable returns the statement for a table of the PRIMARY KEY model. The key's
-// columns come first, in the order of the key; all others can be NULL, because deletes
+// createTable returns the statement for the schema's table. Where it has a key that is
+// one of the PRIMARY KEY model. The key's columns come first, in the order of the key; all others can be NULL, because deletes
 // and partial updates do not carry them. replicas of zero leave the cluster's default.
 func createTable(schema *cdc.Schema, table string, replicas int) string {
+	if isAppend(schema) {
+		return createAppendTable(schema, table, replicas)
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (", table)
 	keys := make([]string, len(schema.Key))
@@ -29,26 +32,51 @@ func createTable(schema *cdc.Schema, table string, replicas int) string {
 			b.WriteString(valueColumn(&schema.Columns[i]) + ", ")
 		}
 	}
-	for i := range auditColumns {
+	for i, a := range auditColumns[:atOrdinal] {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(auditColumn(i))
+		b.WriteString(a.ddl())
 	}
 	key := strings.Join(keys, ", ")
 	fmt.Fprintf(&b, ") ENGINE=OLAP PRIMARY KEY(%s) COMMENT %s DISTRIBUTED BY HASH(%s)", key, quoteText(schema.Name()), key)
-	if replicas > 0 {
-		b.WriteString(` PROPERTIES("replication_num" = "` + strconv.Itoa(replicas) + `")`)
+	return b.String() + replication(replicas)
+}
+
+// createAppendTable returns the statement for a table that every change is a row of. It
+// is sorted by the position of the changes, which is how they are looked up.
+func createAppendTable(schema *cdc.Schema, table string, replicas int) string {
+	var b strings.Builder
+	key := quoteName(auditVersion) + ", " + quoteName(auditOrdinal)
+	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (", table)
+	for _, a := range []auditColumn{auditColumns[atVersion], auditColumns[atOrdinal]} {
+		fmt.Fprintf(&b, "%s %s NOT NULL COMMENT %s, ", quoteName(a.name), simple(a.kind), quoteText(a.note))
 	}
-	return b.String()
+	for i := range schema.Columns {
+		b.WriteString(valueColumn(&schema.Columns[i]) + ", ")
+	}
+	for i, a := range auditColumns[:atVersion] {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(a.ddl())
+	}
+	fmt.Fprintf(&b, ") ENGINE=OLAP DUPLICATE KEY(%s) COMMENT %s DISTRIBUTED BY HASH(%s)", key, quoteText(schema.Name()), key)
+	return b.String() + replication(replicas)
+}
+
+func replication(replicas int) string {
+	if replicas > 0 {
+		return ` PROPERTIES("replication_num" = "` + strconv.Itoa(replicas) + `")`
+	}
+	return ""
 }
 
 func valueColumn(c *cdc.Column) string {
 	return fmt.Sprintf("%s %s NULL COMMENT %s", quoteName(c.Name), createTarget(c, false), quoteText(c.TypeName))
 }
 
-func auditColumn(i int) string {
-	a := auditColumns[i]
+func (a *auditColumn) ddl() string {
 	return fmt.Sprintf("%s %s NULL COMMENT %s", quoteName(a.name), simple(a.kind), quoteText(a.note))
 }
 
@@ -87,9 +115,9 @@ func (s *Sink) addMissing(ctx context.Context, schema *cdc.Schema, table string,
 
 // missing returns the definitions of the columns that the table lacks.
 func missing(schema *cdc.Schema, found *existing) (audit, source []string) {
-	for i := range auditColumns {
-		if found.find(auditColumns[i].name) == nil {
-			audit = append(audit, auditColumn(i))
+	for _, a := range auditOf(schema) {
+		if found.find(a.name) == nil {
+			audit = append(audit, a.ddl())
 		}
 	}
 	for i := range schema.Columns {
@@ -107,11 +135,10 @@ func (s *Sink) alter(ctx context.Context, table string, columns []string) error 
 		if err := s.altered(ctx, table); err != nil {
 			return err
 		}
-		_, err := s.db.ExecContext(ctx, statement)
+		err := s.exec(ctx, statement)
 		if err == nil {
 			return s.altered(ctx, table)
 		}
-		err = sqlError(err)
 		if strings.Contains(err.Error(), "already exists") {
 			// Somebody else has added one; what is missing is looked up again.
 			return nil

@@ -15,9 +15,15 @@ import (
 // repeated or whose outcome had to be asked for.
 func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int, err error) {
 	for try := 1; ; try++ {
+		if err := apply.Allowed(ctx); err != nil {
+			return retries, err
+		}
 		a, err := s.load.put(ctx, r)
 		if ctx.Err() != nil {
 			return retries, ctx.Err()
+		}
+		if fence := apply.Allowed(ctx); err != nil && fence != nil {
+			return retries, fence
 		}
 		v, hint := judge(r, a, err)
 		if err == nil {
@@ -25,10 +31,10 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 		}
 		switch v {
 		case verdictCommitted:
-			s.setUnpublished(r.table, "")
+			s.noteState(r.table, r.label, stateVisible)
 			return retries, nil
 		case verdictUnpublished:
-			s.setUnpublished(r.table, r.label)
+			s.noteState(r.table, r.label, stateCommitted)
 			return retries, nil
 		case verdictCounters:
 			return retries, permanent(fmt.Errorf("load %s into %s: committed, but of %d rows sent StarRocks counts %d loaded, %d filtered, %d unselected: %w; the batch is sent again under another label",
@@ -47,13 +53,10 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 		}
 		s.config.Logger.WarnContext(ctx, "load had no clear answer", slog.String("table", r.table), slog.String("label", r.label),
 			slog.String("state", string(state)), slog.Int("try", try), slog.Any("err", err))
+		if done, err := s.resolved(ctx, r, state); done || err != nil {
+			return retries, err
+		}
 		switch {
-		case state == stateVisible:
-			s.setUnpublished(r.table, "")
-			return retries, nil
-		case state == stateCommitted:
-			s.setUnpublished(r.table, r.label)
-			return retries, nil
 		case v == verdictRow:
 			return retries, s.refusedRow(ctx, l, a, hint)
 		case v == verdictStop:
@@ -65,6 +68,20 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 			return retries, err
 		}
 	}
+}
+
+// resolved tells whether the settled state of a label leaves nothing to do. A request
+// that may not be sent twice is renewed: its rows, not the label, say what is done.
+func (s *Sink) resolved(ctx context.Context, r *request, state labelState) (done bool, err error) {
+	s.noteState(r.table, r.label, state)
+	if r.renew == nil {
+		return state.committed(), nil
+	}
+	missing, err := r.renew(ctx, r)
+	if err == nil && missing > 0 && state.committed() {
+		err = incomplete(r, missing)
+	}
+	return missing == 0, err
 }
 
 // describe says what StarRocks answered, without what may be a value of a row.
@@ -105,15 +122,19 @@ func (s *Sink) settle(ctx context.Context, table, label string) (labelState, err
 	}
 }
 
-func (s *Sink) setUnpublished(table, label string) {
+// noteState keeps in mind whether queries see the last load of a table.
+func (s *Sink) noteState(table, label string, state labelState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if label == "" {
+	switch state {
+	case stateVisible:
 		// Versions of a table become visible in order, so an earlier load is too.
 		delete(s.unpublished, table)
-		return
+		s.seen[table] = true
+	case stateCommitted:
+		s.unpublished[table] = label
+	default: // Says nothing about the loads before.
 	}
-	s.unpublished[table] = label
 }
 
 // published waits until queries see every load of the table that was committed by this
@@ -125,7 +146,8 @@ func (s *Sink) published(ctx context.Context, table string) error {
 	for n := 1; label != ""; n++ {
 		state, err := s.load.state(ctx, label)
 		if err == nil && state != stateCommitted {
-			s.setUnpublished(table, "")
+			// Forgotten labels are those of loads that are visible.
+			s.noteState(table, label, stateVisible)
 			return nil
 		}
 		if n >= 2*s.retry.polls {
@@ -175,6 +197,9 @@ func (l *layout) keyOfLine(line string) string {
 	var values map[string]json.RawMessage
 	if json.Unmarshal([]byte(strings.TrimSpace(row)), &values) != nil {
 		return ""
+	}
+	if l.appends {
+		return l.positionOfLine(values)
 	}
 	var parts []string
 	for _, i := range l.key {

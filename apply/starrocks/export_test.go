@@ -13,8 +13,12 @@ func Impatient(s *Sink) {
 	// The stand-in cannot close a connection without an answer while the client
 	// waits for "100 Continue".
 	s.load.http.Transport.(*http.Transport).ExpectContinueTimeout = 200 * time.Millisecond
-	s.retry = backoff{first: time.Millisecond, longest: 10 * time.Millisecond, attempts: 8, polls: 10}
+	s.retry = backoff{first: time.Millisecond, longest: 10 * time.Millisecond, attempts: 8, polls: 10, appear: 50 * time.Millisecond}
+	s.appendBytes = 200
 }
+
+// Patient makes a sink wait for rows that may still become visible.
+func Patient(s *Sink) { s.retry.appear = time.Minute }
 
 // EncodeValue writes one value for a column of the given type in StarRocks.
 func EncodeValue(c cdc.Column, key bool, targetType string, text []byte) (json, refused string) {
@@ -57,8 +61,9 @@ func NewRowWriter(s *cdc.Schema, mode DeleteMode) *RowWriter {
 		}
 		l.columns[i] = column{source: c, name: c.Name, target: t, how: how}
 	}
-	for i := range auditColumns {
-		l.audit[i] = auditColumns[i].name
+	l.appends = isAppend(s)
+	for _, a := range auditOf(s) {
+		l.audit = append(l.audit, a.name)
 	}
 	l.seal(mode, defaultMaxBodyBytes)
 	return &RowWriter{newWriter(l, mode, "2024-01-02 03:04:05.000006")}

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+
+	"github.com/dbmazz/dbmazz/apply"
 )
 
 // labelState is what a front end knows about the newest transaction of a label.
@@ -23,6 +26,8 @@ const (
 	statePrepared  labelState = "PREPARED"
 	stateUnknown   labelState = "UNKNOWN"
 )
+
+var errUnknownDatabase = errors.New("the database does not exist")
 
 func (s labelState) committed() bool { return s == stateVisible || s == stateCommitted }
 
@@ -45,6 +50,9 @@ func (l *loader) state(ctx context.Context, label string) (labelState, error) {
 	case stateVisible, stateCommitted, stateAborted, statePrepare, statePrepared, stateUnknown:
 		return a.State, nil
 	case "":
+		if strings.Contains(strings.ToLower(a.Message), "unknown database") {
+			return "", fmt.Errorf("ask for the state of label %s: %w: %s", label, errUnknownDatabase, a.Message)
+		}
 		return "", fmt.Errorf("ask for the state of label %s: %s", label, a.Message)
 	}
 	return "", fmt.Errorf("ask for the state of label %s: unknown state %q", label, string(a.State))
@@ -53,6 +61,9 @@ func (l *loader) state(ctx context.Context, label string) (labelState, error) {
 // cancel aborts the transaction of a label that is still open. Whatever the answer, the
 // state has to be asked for afterwards.
 func (l *loader) cancel(ctx context.Context, table, label string) error {
+	if err := apply.Allowed(ctx); err != nil {
+		return err
+	}
 	_, err := l.control(ctx, http.MethodPost, url.PathEscape(table)+"/_cancel?label="+url.QueryEscape(label))
 	if err != nil {
 		return fmt.Errorf("cancel label %s: %w", label, err)
@@ -69,6 +80,7 @@ func (l *loader) control(ctx context.Context, method, path string) ([]byte, erro
 		if err != nil {
 			return nil, errors.New("make request: address not usable")
 		}
+		out.Header.Set("User-Agent", l.config.agent())
 		return out, nil
 	}
 	data, err := l.send(ctx, l.address(l.base, path), build)
@@ -89,4 +101,18 @@ func (l *loader) address(base *url.URL, path string) *url.URL {
 	u := base.JoinPath("api", url.PathEscape(l.config.Database), path)
 	u.RawQuery = query
 	return u
+}
+
+// checkLabel follows FeNameFormat of StarRocks.
+func checkLabel(label string) error {
+	const labelBytesMax = 128
+	ok := len(label) > 0 && len(label) <= labelBytesMax
+	for i := 0; ok && i < len(label); i++ {
+		c := label[i]
+		ok = c == '_' || c == '-' || (c >= '0' && c <= '9') || (c|0x20 >= 'a' && c|0x20 <= 'z')
+	}
+	if !ok {
+		return permanent(errors.New("make label " + strconv.Quote(label) + ": want at most 128 of letters, digits, _ and -"))
+	}
+	return nil
 }

@@ -16,18 +16,42 @@ const (
 	auditDeleted = "dbmazz_is_deleted"
 	auditSynced  = "dbmazz_synced_at"
 	auditVersion = "dbmazz_cdc_version"
+	auditOrdinal = "dbmazz_cdc_ordinal" // append tables only
 )
 
-// auditColumns are the audit columns with their types.
-var auditColumns = []struct {
+// The places of audit columns in layout.audit.
+const (
+	atOp = iota
+	atDeleted
+	atSynced
+	atVersion
+	atOrdinal
+)
+
+// auditColumn is an audit column with its type.
+type auditColumn struct {
 	name string
 	kind targetKind
 	note string
-}{
+}
+
+var auditColumns = []auditColumn{
 	{auditOp, targetTinyInt, "0 insert, 1 update, 2 delete"},
 	{auditDeleted, targetBoolean, "true if the row is deleted in the source"},
 	{auditSynced, targetDateTime, "when the batch was planned, UTC"},
 	{auditVersion, targetBigInt, "commit LSN of the change"},
+	{auditOrdinal, targetBigInt, "number of the change in its transaction"},
+}
+
+// isAppend tells that every change of the table is a row of its own.
+func isAppend(schema *cdc.Schema) bool { return len(schema.Key) == 0 }
+
+// auditOf returns the audit columns of the schema's table.
+func auditOf(schema *cdc.Schema) []auditColumn {
+	if isAppend(schema) {
+		return auditColumns
+	}
+	return auditColumns[:atOrdinal]
 }
 
 // encodingVersion must change whenever the bytes of a load's body may change for the
@@ -57,8 +81,10 @@ type layout struct {
 	table   string
 	columns []column // as Schema.Columns
 	key     []int
+	// appends tells that every change is a row; see [Sink.Apply] in append.go.
+	appends bool
 	// audit holds the names of the audit columns as the table spells them.
-	audit [4]string
+	audit []string
 	// foreign tells that the table has columns that the source has not; loads then
 	// list theirs, so that the others get their default and not NULL.
 	foreign bool
@@ -105,7 +131,7 @@ func (l *layout) fingerprint(mode DeleteMode, bodyBytesMax int) string {
 		c := &l.columns[i]
 		add(c.name, c.target.String(), strconv.Itoa(int(c.how)), strconv.FormatBool(c.key), strconv.Itoa(int(c.source.Type)))
 	}
-	add(l.audit[:]...)
+	add(l.audit...)
 	return strconv.FormatUint(uint64(h.Sum32()), 36)
 }
 
@@ -147,14 +173,14 @@ type writer struct {
 }
 
 func newWriter(l *layout, mode DeleteMode, synced string) *writer {
-	w := &writer{layout: l, hard: mode == DeleteHard}
+	w := &writer{layout: l, hard: mode == DeleteHard && !l.appends}
 	for op := range w.tails {
-		tail := append(appendName([]byte{','}, l.audit[0]), ':', byte('0'+op), ',')
-		tail = append(appendName(tail, l.audit[1]), ':')
+		tail := append(appendName([]byte{','}, l.audit[atOp]), ':', byte('0'+op), ',')
+		tail = append(appendName(tail, l.audit[atDeleted]), ':')
 		tail = strconv.AppendBool(tail, op == int(apply.OpDelete))
-		tail = append(appendName(append(tail, ','), l.audit[2]), ':')
+		tail = append(appendName(append(tail, ','), l.audit[atSynced]), ':')
 		tail = append(appendName(tail, synced), ',')
-		w.tails[op] = append(appendName(tail, l.audit[3]), ':')
+		w.tails[op] = append(appendName(tail, l.audit[atVersion]), ':')
 	}
 	return w
 }
@@ -189,6 +215,9 @@ func (w *writer) append(dst []byte, row *apply.Row, tuple cdc.Tuple, as form) ([
 		}
 		tuple = rest
 		if v.Kind == cdc.Unchanged && (c.key || (as == formFull && !hardDelete)) {
+			if l.appends {
+				return dst, columnRefusal{refusePart, i}
+			}
 			return dst, columnRefusal{refuseNull, i}
 		}
 		if v.Kind == cdc.Unchanged || (!c.key && (as == formKey || hardDelete)) {
@@ -241,6 +270,10 @@ func (w *writer) finish(dst []byte, row *apply.Row, as form) []byte {
 	}
 	dst = append(dst, w.tails[row.Op]...)
 	dst = strconv.AppendInt(dst, int64(row.Position.Commit), 10) //nolint:gosec // The column is signed; LSNs are below 2^63.
+	if w.layout.appends {
+		dst = append(appendName(append(dst, ','), w.layout.audit[atOrdinal]), ':')
+		return append(strconv.AppendUint(dst, row.Position.Ordinal, 10), '}')
+	}
 	if w.hard && as == formFull {
 		dst = append(dst, `,"__op":0`...)
 	}
@@ -249,12 +282,24 @@ func (w *writer) finish(dst []byte, row *apply.Row, as form) []byte {
 
 // refused makes the error that stops the batch.
 func (l *layout) refused(row *apply.Row, r columnRefusal) *apply.RowError {
-	e := &apply.RowError{Table: l.schema.Name(), Key: l.keyText(row.Tuple), Reason: r.reason, Hint: r.hint}
+	e := &apply.RowError{Table: l.schema.Name(), Key: l.rowText(row), Reason: r.reason, Hint: r.hint}
 	if r.column >= 0 {
 		c := &l.columns[r.column]
 		e.Column, e.Type, e.Target = c.source.Name, c.source.TypeName, c.target.String()
 	}
 	return e
+}
+
+// rowText names a row for people: by its key, or by its position where there is none.
+func (l *layout) rowText(row *apply.Row) string {
+	if l.appends {
+		return positionText(row.Position)
+	}
+	return l.keyText(row.Tuple)
+}
+
+func positionText(p cdc.Position) string {
+	return auditVersion + "=" + strconv.FormatUint(uint64(p.Commit), 10) + ", " + auditOrdinal + "=" + strconv.FormatUint(p.Ordinal, 10)
 }
 
 // keyText prints the key of a row for people: a=1, b=x.

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dbmazz/dbmazz/apply"
 )
 
 const (
@@ -65,8 +67,15 @@ type request struct {
 	label   string
 	columns string // the columns header, if one is needed
 	partial bool
-	body    []byte
-	rows    int64
+	// condition is the column whose value in a stored row must not be greater for
+	// the row to be replaced; empty without such a condition.
+	condition string
+	body      []byte
+	// renew is set for rows that would be there twice if they were sent twice. It is
+	// called with the label's state settled, makes the request one of the rows that
+	// the table does not have, and counts them.
+	renew func(context.Context, *request) (missing int64, err error)
+	rows  int64
 }
 
 // answer is what a back end says about a load; a front end that refuses one uses other
@@ -115,6 +124,9 @@ func (l *loader) put(ctx context.Context, r *request) (*answer, error) {
 	defer cancel()
 	address := l.base.JoinPath("api", url.PathEscape(l.config.Database), url.PathEscape(r.table), "_stream_load")
 	data, err := l.send(ctx, address, func(ctx context.Context, to string) (*http.Request, error) {
+		if err := apply.Allowed(ctx); err != nil {
+			return nil, err
+		}
 		out, err := http.NewRequestWithContext(ctx, http.MethodPut, to, bytes.NewReader(r.body))
 		if err != nil {
 			return nil, errors.New("make request: address not usable")
@@ -138,6 +150,7 @@ func (l *loader) put(ctx context.Context, r *request) (*answer, error) {
 func (l *loader) setHeaders(h http.Header, r *request) {
 	h.Set("Expect", "100-continue")
 	h.Set("Content-Type", "application/json")
+	h.Set("User-Agent", l.config.agent())
 	h.Set("label", r.label)
 	h.Set("format", "json")
 	h.Set("strip_outer_array", "true")
@@ -152,6 +165,9 @@ func (l *loader) setHeaders(h http.Header, r *request) {
 	if r.partial {
 		h.Set("partial_update", "true")
 		h.Set("partial_update_mode", "row")
+	}
+	if r.condition != "" {
+		h.Set("merge_condition", r.condition)
 	}
 }
 

@@ -46,107 +46,124 @@ func (a *applyRun) applyMoved(ctx context.Context, g *group, buffer *[]byte) err
 	if err != nil {
 		return fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}
-	if state == stateCommitted {
-		s.setUnpublished(l.table, label)
-	}
+	s.noteState(l.table, label, state)
 	if state.committed() {
 		a.committed(int64(len(g.rows)), 0)
 		return nil
 	}
-	if err := s.published(ctx, l.table); err != nil {
-		return err
+	conn, err := s.reading(ctx, l.table)
+	if err != nil {
+		return fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}
-	if state == stateUnknown {
-		done, err := a.movedBefore(ctx, g)
-		if err != nil {
-			return err
-		}
-		if done {
-			a.committed(int64(len(g.rows)), 0)
-			return nil
-		}
+	defer conn.Close()
+	// A part of a batch that was refused has another label, so that an aborted one
+	// tells nothing either.
+	done, err := a.movedBefore(ctx, conn, g)
+	if err != nil {
+		return fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}
-	if err := a.movedBody(ctx, g, buffer); err != nil {
+	if done {
+		a.committed(int64(len(g.rows)), 0)
+		return nil
+	}
+	body, err := a.movedBody(ctx, conn, g, buffer)
+	if err != nil {
 		return err
 	}
 	a.loads-- // The label is asked for again below, and is the same.
-	return a.send(ctx, g, *buffer, int64(len(g.rows)))
+	return a.send(ctx, g, body, int64(len(g.rows)))
 }
 
 // movedBefore tells whether the load was committed although its label is forgotten.
 // A load is committed as a whole, so one row of it is enough.
-func (a *applyRun) movedBefore(ctx context.Context, g *group) (bool, error) {
+func (a *applyRun) movedBefore(ctx context.Context, conn *sql.Conn, g *group) (bool, error) {
 	for _, i := range g.rows {
 		row := &a.batch.Rows[i]
 		if len(row.MovedFrom) == 0 {
 			continue
 		}
 		l := a.layout
-		condition, err := l.keyCondition([]cdc.Tuple{row.Tuple})
-		if err != nil {
-			return false, err
-		}
-		query := fmt.Sprintf("SELECT COUNT(*) FROM %s WHERE %s AND %s = %d AND %s = %s", a.sink.tableName(l.table), condition,
-			quoteName(l.audit[3]), int64(row.Position.Commit), //nolint:gosec // As it is written.
-			quoteName(l.audit[2]), quoteText(a.batch.SyncedAt.UTC().Format(synced)))
-		var n int
-		if err := a.sink.db.QueryRowContext(ctx, query).Scan(&n); err != nil {
-			return false, fmt.Errorf("read moved rows of %s: %w", l.table, sqlError(err))
-		}
-		return n > 0, nil
+		extra := fmt.Sprintf(" AND %s = %d AND %s = %s", quoteName(l.audit[atVersion]), uint64(row.Position.Commit),
+			quoteName(l.audit[atSynced]), quoteText(a.batch.SyncedAt.UTC().Format(synced)))
+		n, err := a.sink.countRows(ctx, conn, l, []cdc.Tuple{row.Tuple}, extra)
+		return n > 0, a.numbered(int(i), err)
 	}
 	return false, nil
 }
 
 // movedBody makes the body of the load in buffer.
-func (a *applyRun) movedBody(ctx context.Context, g *group, buffer *[]byte) error {
-	reading := *a.writer
-	reading.layout = a.layout.reading()
-	body := append((*buffer)[:0], '[')
-	add := func(w *writer, row *apply.Row, tuple cdc.Tuple) error {
-		if len(body) > 1 {
-			body = append(body, ',')
-		}
-		var refused columnRefusal
-		if body, refused = w.append(body, row, tuple, formFull); refused.refusal != nil {
-			return a.layout.refused(row, refused)
-		}
-		*buffer = body
-		if len(body) > movedBytesMax {
-			return permanent(fmt.Errorf("apply batch %s: the rows of table %s whose key has changed are more than 1 GiB with the values that the updates left out: set REPLICA IDENTITY FULL for such updates, and copy the table anew",
-				a.batch.ID, a.layout.schema.Name()))
-		}
-		return nil
-	}
+func (a *applyRun) movedBody(ctx context.Context, conn *sql.Conn, g *group, buffer *[]byte) ([]byte, error) {
+	body := a.movedWriter(buffer)
 	var moved []int32
 	for _, i := range g.rows {
-		row := &a.batch.Rows[i]
-		if len(row.MovedFrom) > 0 {
+		if len(a.batch.Rows[i].MovedFrom) > 0 {
 			moved = append(moved, i)
 			continue
 		}
-		if err := add(a.writer, row, row.Tuple); err != nil {
-			return err
+		if err := body.add(a.writer, i, a.batch.Rows[i].Tuple); err != nil {
+			return nil, err
 		}
 	}
 	for chunk := range slices.Chunk(moved, movedRowsRead) {
-		tuples, err := a.fill(ctx, chunk)
+		tuples, err := a.fill(ctx, conn, chunk)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for n, i := range chunk {
-			row := &a.batch.Rows[i]
-			// The values that were sent are checked as always.
-			if _, refused := a.writer.append(nil, row, row.Tuple, formPresent); refused.refusal != nil {
-				return a.layout.refused(row, refused)
-			}
-			if err := add(&reading, row, tuples[n]); err != nil {
-				return err
+			if err := body.addRead(i, tuples[n]); err != nil {
+				return nil, err
 			}
 		}
 	}
-	*buffer = append(body, ']')
+	return body.end(), nil
+}
+
+// movedBody is the body of the one load that all rows that moved are in.
+type movedBody struct {
+	*applyRun
+	reading *writer
+	buffer  *[]byte
+	body    []byte
+	rows    int64
+}
+
+func (a *applyRun) movedWriter(buffer *[]byte) *movedBody {
+	reading := *a.writer
+	reading.layout = a.layout.reading()
+	return &movedBody{applyRun: a, reading: &reading, buffer: buffer, body: append((*buffer)[:0], '[')}
+}
+
+func (m *movedBody) add(w *writer, i int32, tuple cdc.Tuple) error {
+	if m.rows > 0 {
+		m.body = append(m.body, ',')
+	}
+	var refused columnRefusal
+	if m.body, refused = w.append(m.body, &m.batch.Rows[i], tuple, formFull); refused.refusal != nil {
+		return m.refused(int(i), refused)
+	}
+	m.rows++
+	*m.buffer = m.body
+	if len(m.body) > movedBytesMax {
+		return permanent(fmt.Errorf("apply batch %s: the rows of table %s whose key has changed are more than 1 GiB with the values that the updates left out: set REPLICA IDENTITY FULL for such updates, and copy the table anew",
+			m.batch.ID, m.layout.schema.Name()))
+	}
 	return nil
+}
+
+// addRead adds a row that was completed with values of StarRocks.
+func (m *movedBody) addRead(i int32, tuple cdc.Tuple) error {
+	// The values that were sent are checked as always.
+	row := &m.batch.Rows[i]
+	if _, refused := m.writer.append(nil, row, row.Tuple, formPresent); refused.refusal != nil {
+		return m.refused(int(i), refused)
+	}
+	return m.add(m.reading, i, tuple)
+}
+
+func (m *movedBody) end() []byte {
+	m.body = append(m.body, ']')
+	*m.buffer = m.body
+	return m.body
 }
 
 // reading returns the layout for values that come from StarRocks.
@@ -160,32 +177,32 @@ func (l *layout) reading() *layout {
 }
 
 // fill returns the tuples of rows with the unchanged values of their old rows.
-func (a *applyRun) fill(ctx context.Context, rows []int32) ([]cdc.Tuple, error) {
+func (a *applyRun) fill(ctx context.Context, conn *sql.Conn, rows []int32) ([]cdc.Tuple, error) {
 	l := a.layout
 	read, err := a.unchangedColumns(rows)
 	if err != nil {
 		return nil, err
 	}
 	from := make([]cdc.Tuple, len(rows))
+	keys := make([]string, len(rows))
 	for n, i := range rows {
 		from[n] = a.batch.Rows[i].MovedFrom
+		if keys[n], err = l.sinkKey(from[n]); err != nil {
+			return nil, a.numbered(int(i), err)
+		}
 	}
-	old, err := a.sink.readRows(ctx, l, from, read)
+	old, err := a.sink.readRows(ctx, conn, l, from, read, a.sink.notDeleted(l))
 	if err != nil {
 		return nil, fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}
 	tuples := make([]cdc.Tuple, len(rows))
 	for n, i := range rows {
 		row := &a.batch.Rows[i]
-		key, err := l.sinkKey(row.MovedFrom)
-		if err != nil {
-			return nil, err
-		}
-		values, ok := old[key]
+		stored, ok := old[keys[n]]
 		if !ok {
-			return nil, l.refused(row, columnRefusal{refuseMoved, -1})
+			return nil, a.refused(int(i), columnRefusal{refuseMoved, -1})
 		}
-		tuples[n] = complete(row.Tuple, values, len(l.columns))
+		tuples[n] = complete(row.Tuple, stored.values, len(l.columns))
 	}
 	return tuples, nil
 }
@@ -217,7 +234,7 @@ func (a *applyRun) unchangedColumns(rows []int32) ([]int, error) {
 		for i := range l.columns {
 			v, rest, ok := tuple.Next()
 			if !ok {
-				return nil, l.refused(row, columnRefusal{refuseSyntax, i})
+				return nil, a.refused(int(n), columnRefusal{refuseSyntax, i})
 			}
 			tuple = rest
 			if v.Kind != cdc.Unchanged {
@@ -227,7 +244,7 @@ func (a *applyRun) unchangedColumns(rows []int32) ([]int, error) {
 			case encodeText, encodeDecimal, encodeInt, encodeLargeInt, encodeJSON:
 				need[i] = true
 			default:
-				return nil, l.refused(row, columnRefusal{refuseMovedType, i})
+				return nil, a.refused(int(n), columnRefusal{refuseMovedType, i})
 			}
 		}
 	}
@@ -240,43 +257,60 @@ func (a *applyRun) unchangedColumns(rows []int32) ([]int, error) {
 	return read, nil
 }
 
-// readRows reads the rows with the keys of the tuples that are not deleted. The values
-// are by column, those of columns that were not asked for unset.
-func (s *Sink) readRows(ctx context.Context, l *layout, keys []cdc.Tuple, read []int) (map[string][]sql.NullString, error) {
+// storedRow is a row as a query shows it.
+type storedRow struct {
+	values  []sql.NullString // by column, unset where it was not asked for
+	version cdc.LSN          // zero if it has none
+	deleted bool             // marked
+}
+
+// readRows reads the rows with the keys of the tuples for which the extra condition,
+// which begins with AND or is empty, is true. They are by sinkKey.
+func (s *Sink) readRows(ctx context.Context, conn *sql.Conn, l *layout, keys []cdc.Tuple, read []int, extra string) (map[string]*storedRow, error) {
 	condition, err := l.keyCondition(keys)
 	if err != nil {
 		return nil, err
 	}
+	asked := make(map[string]bool, len(keys))
+	for _, tuple := range keys {
+		key, err := l.sinkKey(tuple)
+		if err != nil {
+			return nil, err
+		}
+		asked[key] = true
+	}
 	columns := append(slices.Clone(l.key), read...)
-	names := make([]string, len(columns))
-	for n, i := range columns {
-		names[n] = quoteName(l.columns[i].name)
+	names := []string{quoteName(l.audit[atVersion]), quoteName(l.audit[atDeleted])}
+	for _, i := range columns {
+		names = append(names, quoteName(l.columns[i].name))
 	}
-	query := "SELECT " + strings.Join(names, ", ") + " FROM " + s.tableName(l.table) + " WHERE (" + condition + ")"
-	if s.config.DeleteMode == DeleteSoft {
-		deleted := quoteName(l.audit[1])
-		query += " AND (" + deleted + " = false OR " + deleted + " IS NULL)"
-	}
-	result, err := s.db.QueryContext(ctx, query)
+	result, err := conn.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+" FROM "+s.tableName(l.table)+" WHERE ("+condition+")"+extra)
 	if err != nil {
 		return nil, sqlError(err)
 	}
 	defer result.Close()
-	rows := map[string][]sql.NullString{}
+	rows := map[string]*storedRow{}
 	for result.Next() {
-		values := make([]sql.NullString, len(l.columns))
-		into := make([]any, len(columns))
-		for n, i := range columns {
-			into[n] = &values[i]
+		row := &storedRow{values: make([]sql.NullString, len(l.columns))}
+		var version sql.NullInt64
+		var deleted sql.NullString
+		into := []any{&version, &deleted}
+		for _, i := range columns {
+			into = append(into, &row.values[i])
 		}
 		if err := result.Scan(into...); err != nil {
 			return nil, sqlError(err)
 		}
+		row.version = cdc.LSN(version.Int64) //nolint:gosec // As it was written.
+		row.deleted = deleted.String == "1" || strings.EqualFold(deleted.String, "true")
 		var key strings.Builder
 		for _, i := range l.key {
-			addKeyText(&key, l.columns[i].canonicalStored(values[i].String))
+			addKeyText(&key, l.columns[i].canonicalStored(row.values[i].String))
 		}
-		rows[key.String()] = values
+		if !asked[key.String()] {
+			return nil, fmt.Errorf("a key comes back other than it was written; StarRocks before %d.%d.%d does not show microseconds", versionMicros[0], versionMicros[1], versionMicros[2])
+		}
+		rows[key.String()] = row
 	}
 	return rows, sqlError(errors.Join(result.Err(), result.Close()))
 }
@@ -289,11 +323,18 @@ func (l *layout) keyCondition(keys []cdc.Tuple) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if len(l.key) == 1 {
+			conditions[n] = l.columns[l.key[0]].literal(values[0])
+			continue
+		}
 		parts := make([]string, len(l.key))
 		for k, i := range l.key {
 			parts[k] = quoteName(l.columns[i].name) + " = " + l.columns[i].literal(values[k])
 		}
 		conditions[n] = "(" + strings.Join(parts, " AND ") + ")"
+	}
+	if len(l.key) == 1 {
+		return quoteName(l.columns[l.key[0]].name) + " IN (" + strings.Join(conditions, ", ") + ")", nil
 	}
 	return strings.Join(conditions, " OR "), nil
 }

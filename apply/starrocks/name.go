@@ -68,7 +68,7 @@ func checkTableName(s *cdc.Schema, target string) error {
 func checkColumnNames(s *cdc.Schema) []error {
 	const forbidden = "=<>!*"
 	seen := map[string]string{}
-	for _, a := range auditColumns {
+	for _, a := range auditOf(s) {
 		seen[a.name] = ""
 	}
 	var errs []error

@@ -45,7 +45,7 @@ var policy = []struct {
 	{"not in partial update columns", verdictStop, "report this as a bug"},
 	{"There is no 100-continue header", verdictStop, "a proxy before StarRocks removes the header Expect: use the address of a front end"},
 	{"unknown data format", verdictStop, "report this as a bug"},
-	{"is not a primary key table", verdictStop, "dbmazz writes to PRIMARY KEY tables only"},
+	{"is not a primary key table", verdictStop, "rename or drop the table, and restart dbmazz, which creates it anew"},
 	{"Access denied", verdictStop, "check SINK_USER and SINK_PASSWORD, and the privileges of the user"},
 }
 
@@ -64,8 +64,9 @@ func judge(r *request, a *answer, err error) (v verdict, hint string) {
 		}
 		return verdictUnpublished, ""
 	case "Label Already Exists":
-		// The label is ours and stands for these bytes.
-		if a.ExistingJobStatus == "FINISHED" {
+		// The label is ours and stands for these rows. Where they may not be sent
+		// twice they are looked for nevertheless, since no counter says how many.
+		if a.ExistingJobStatus == "FINISHED" && r.renew == nil {
 			return verdictUnpublished, ""
 		}
 		return verdictDoubt, ""

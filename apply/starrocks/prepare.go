@@ -14,9 +14,10 @@ import (
 
 // existing is a table as StarRocks describes it.
 type existing struct {
-	primary bool
-	model   string
-	columns []existingColumn
+	// primary and duplicate are the two models that rows can be written to.
+	primary, duplicate bool
+	model              string
+	columns            []existingColumn
 }
 
 type existingColumn struct {
@@ -46,6 +47,9 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 	if err := checkSchema(schema); err != nil {
 		return permanent(err)
 	}
+	if err := s.createDatabase(ctx); err != nil {
+		return err
+	}
 	found, err := s.describe(ctx, table)
 	if err != nil {
 		return fmt.Errorf("describe table %s in StarRocks: %w", table, err)
@@ -69,6 +73,10 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.layouts[keyOf(schema)] = l
+	// Another process may have written to the table since the last call.
+	delete(s.attempted, table)
+	delete(s.seen, table)
+	delete(s.missed, table)
 	return nil
 }
 
@@ -89,9 +97,6 @@ func (s *Sink) claim(schema *cdc.Schema, table string) error {
 // checkSchema reports everything about the source table that StarRocks cannot take.
 func checkSchema(schema *cdc.Schema) error {
 	var errs []error
-	if len(schema.Key) == 0 {
-		errs = append(errs, errors.New("it has no key, and StarRocks needs one to apply changes: add a PRIMARY KEY, or a unique index on NOT NULL columns and ALTER TABLE ... REPLICA IDENTITY USING INDEX"))
-	}
 	if schema.Fingerprint() == 0 {
 		errs = append(errs, errors.New("its schema was not sealed: report this as a bug"))
 	}
@@ -117,7 +122,7 @@ func (s *Sink) describe(ctx context.Context, table string) (*existing, error) {
 	e := &existing{model: "not one of StarRocks's own, perhaps a view"}
 	if len(models) > 0 {
 		e.model = models[0]["table_model"]
-		e.primary = strings.HasPrefix(e.model, "PRI")
+		e.primary, e.duplicate = strings.HasPrefix(e.model, "PRI"), strings.HasPrefix(e.model, "DUP")
 	}
 	for _, row := range rows {
 		text := row["column_type"]
@@ -142,8 +147,8 @@ func (s *Sink) create(ctx context.Context, schema *cdc.Schema, table string) (*e
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.db.ExecContext(ctx, createTable(schema, s.tableName(table), replicas)); err != nil {
-		return nil, ddlError(fmt.Errorf("create table %s in StarRocks: %w", table, sqlError(err)))
+	if err := s.exec(ctx, createTable(schema, s.tableName(table), replicas)); err != nil {
+		return nil, ddlError(fmt.Errorf("create table %s in StarRocks: %w", table, err))
 	}
 	s.config.Logger.InfoContext(ctx, "table created", slog.String("table", table), slog.String("source", schema.Name()))
 	found, err := s.describe(ctx, table)
@@ -182,7 +187,7 @@ func (s *Sink) replicas(ctx context.Context) (int, error) {
 
 // makeLayout fits the schema to a table that has been checked.
 func makeLayout(schema *cdc.Schema, table string, found *existing) (*layout, error) {
-	l := &layout{schema: schema, table: table, key: schema.Key, columns: make([]column, len(schema.Columns))}
+	l := &layout{schema: schema, table: table, key: schema.Key, appends: isAppend(schema), columns: make([]column, len(schema.Columns))}
 	isKey := keySet(schema)
 	for i := range schema.Columns {
 		c := &schema.Columns[i]
@@ -196,12 +201,12 @@ func makeLayout(schema *cdc.Schema, table string, found *existing) (*layout, err
 		}
 		l.columns[i] = column{source: c, name: have.name, target: have.target, how: how}
 	}
-	for i, audit := range auditColumns {
+	for _, audit := range auditOf(schema) {
 		have := found.find(audit.name)
 		if have == nil {
 			return nil, fmt.Errorf("prepare table %s: column %s is missing in StarRocks although it was added", table, audit.name)
 		}
-		l.audit[i] = have.name
+		l.audit = append(l.audit, have.name)
 	}
 	l.foreign = len(found.columns) > len(l.columns)+len(l.audit)
 	return l, nil

@@ -37,9 +37,12 @@ type Config struct {
 	URL string
 	// MySQLAddr is host:port of a front end's MySQL protocol, usually port 9030.
 	MySQLAddr string
-	// Database is where the tables are; it must exist.
+	// Database is where the tables are.
 	Database string
-	User     string
+	// CreateDatabase lets Prepare create the database if it is missing, for which
+	// the user needs the privilege; otherwise it must exist.
+	CreateDatabase bool
+	User           string
 	// Password is in no log, error or label.
 	Password string
 	// DeleteMode defaults to DeleteSoft.
@@ -51,12 +54,16 @@ type Config struct {
 	// LoadTimeout is after what time StarRocks gives a load up. Defaults to 2 minutes.
 	LoadTimeout time.Duration
 	// MaxBodyBytes is at what size a load is cut; a longer row is a load of its
-	// own. Defaults to 90 MiB.
+	// own. Loads of tables without a key are cut elsewhere, see appendBytesMax.
+	// Defaults to 90 MiB.
 	MaxBodyBytes int
 	// CreateTables lets Prepare create tables that are missing.
 	CreateTables bool
 	// TableName returns the name of a table in StarRocks. Defaults to DefaultTableName.
 	TableName func(*cdc.Schema) string
+	// Instance names this process towards StarRocks, as the User-Agent
+	// dbmazz/<instance> of its loads. Defaults to none.
+	Instance string
 	// Logger defaults to one that discards.
 	Logger *slog.Logger
 }
@@ -85,6 +92,14 @@ func redactedURL(text string) string {
 		return "(invalid)"
 	}
 	return u.Redacted()
+}
+
+// agent is the User-Agent of requests.
+func (c *Config) agent() string {
+	if c.Instance == "" {
+		return "dbmazz"
+	}
+	return "dbmazz/" + c.Instance
 }
 
 func (c *Config) withDefaults() {
@@ -134,6 +149,9 @@ func (c *Config) validate() (*url.URL, error) {
 	if c.LoadTimeout < minLoadTimeout || c.LoadTimeout > maxLoadTimeout {
 		errs = append(errs, fmt.Errorf("load timeout %s: want %s to %s", c.LoadTimeout, minLoadTimeout, maxLoadTimeout))
 	}
+	if hasControl(c.Instance) {
+		errs = append(errs, fmt.Errorf("instance %q: not a name", c.Instance))
+	}
 	if c.MaxBodyBytes < 1 {
 		errs = append(errs, fmt.Errorf("largest body of %d bytes: want at least 1", c.MaxBodyBytes))
 	}
@@ -159,7 +177,17 @@ type Sink struct {
 	// unpublished is the last label of a table that was committed but not seen to
 	// be visible to queries.
 	unpublished map[string]string
-	buffers     sync.Pool
+	// seen has the tables of which, since Prepare was called, a load was seen to be
+	// visible to queries: so are all that were committed before it, by whomever.
+	// missed is when a query missed rows of another table first.
+	seen   map[string]bool
+	missed map[string]time.Time
+	// attempted is, by append table, up to where changes were in it when Prepare was
+	// called, or were tried to be stored since.
+	attempted map[string]cdc.Position
+	buffers   sync.Pool
+	// appendBytes bounds a load of an append table, in wire bytes of its rows.
+	appendBytes int
 }
 
 type layoutKey struct {
@@ -183,6 +211,7 @@ func New(config Config) (*Sink, error) {
 	my.InterpolateParams = true
 	my.Timeout = dialTimeout
 	my.Logger = &mysql.NopLogger{}
+	my.ConnectionAttributes = "program_name:" + strings.NewReplacer(",", " ", ":", " ").Replace(config.agent())
 	connector, err := mysql.NewConnector(my)
 	if err != nil {
 		return nil, errors.New("MySQL address or user: not usable in a connection")
@@ -190,6 +219,7 @@ func New(config Config) (*Sink, error) {
 	s := &Sink{
 		config: config, db: sql.OpenDB(connector), retry: defaultBackoff,
 		layouts: map[layoutKey]*layout{}, owners: map[string]*cdc.Schema{}, unpublished: map[string]string{},
+		seen: map[string]bool{}, attempted: map[string]cdc.Position{}, missed: map[string]time.Time{}, appendBytes: appendBytesMax,
 	}
 	s.load = newLoader(&s.config, base, s)
 	return s, nil

@@ -1,7 +1,9 @@
 package starrocks_test
 
 import (
+	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +91,76 @@ func (r reader) Rows(t *testing.T, schema *cdc.Schema) [][]string {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// Changes reads an append table of the stand-in.
+func (r reader) Changes(t *testing.T, schema *cdc.Schema) []sinktest.Change {
+	t.Helper()
+	data, err := r.server.Rows("shop", starrocks.DefaultTableName(schema))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]int{}
+	for i, name := range data.Columns {
+		at[name] = i
+	}
+	var changes []sinktest.Change
+	for _, cells := range data.Rows {
+		number := func(name string) uint64 {
+			n, err := strconv.ParseUint(cells[at[name]].Text, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		c := sinktest.Change{
+			Op:       apply.Op(number("dbmazz_op_type")),
+			Position: cdc.Position{Commit: cdc.LSN(number("dbmazz_cdc_version")), Ordinal: number("dbmazz_cdc_ordinal")},
+		}
+		if deleted := cells[at["dbmazz_is_deleted"]].Text == "1"; deleted != (c.Op == apply.OpDelete) {
+			t.Errorf("op %d is marked as deleted: %t", c.Op, deleted)
+		}
+		for i := range schema.Columns {
+			cell := cells[at[schema.Columns[i].Name]]
+			if cell.Null {
+				cell.Text = sinktest.Null
+			}
+			c.Values = append(c.Values, cell.Text)
+		}
+		changes = append(changes, c)
+	}
+	return changes
+}
+
+func TestAppendTablesKeepTheirContract(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"3.1.5", "3.3.8", "3.5.0"} {
+		for _, mode := range []starrocks.DeleteMode{starrocks.DeleteSoft, starrocks.DeleteHard} {
+			t.Run(strings.ReplaceAll(version, ".", "_")+"/"+string(mode), func(t *testing.T) {
+				t.Parallel()
+				sinktest.RunAppend(t, func(t *testing.T) (apply.Sink, sinktest.AppendReader) {
+					// A label is forgotten once another one is there.
+					sink, server := setup(t, starrockstest.Options{Version: version, LabelKeepMaxNum: 1, LabelCleanInterval: -1}, func(c *starrocks.Config) { c.DeleteMode = mode })
+					return sink, reader{server}
+				})
+			})
+		}
+	}
+}
+
+func TestGuardedBatchesKeepTheirContract(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []int{1, 1000} {
+		for _, mode := range []starrocks.DeleteMode{starrocks.DeleteSoft, starrocks.DeleteHard} {
+			t.Run(fmt.Sprintf("%s/%d", mode, keep), func(t *testing.T) {
+				t.Parallel()
+				sinktest.RunGuarded(t, func(t *testing.T) (apply.Sink, sinktest.Reader) {
+					sink, server := setup(t, starrockstest.Options{LabelKeepMaxNum: keep, LabelCleanInterval: -1}, func(c *starrocks.Config) { c.DeleteMode = mode })
+					return sink, reader{server}
+				})
+			})
+		}
+	}
 }
 
 func TestSinkKeepsItsContractWithSoftDeletes(t *testing.T) {

@@ -17,12 +17,18 @@ func (s *Sink) Truncate(ctx context.Context, t *apply.TableTruncate) error {
 	if err := s.published(ctx, l.table); err != nil {
 		return err
 	}
-	statement := "TRUNCATE TABLE " + s.tableName(l.table)
-	if s.config.DeleteMode == DeleteSoft {
-		statement = softTruncate(s.tableName(l.table), l, t)
+	switch {
+	case l.appends:
+		err = s.truncateAppended(ctx, l, t)
+	case t.Guarded:
+		err = s.truncateGuarded(ctx, l, t)
+	case s.config.DeleteMode == DeleteSoft:
+		err = s.exec(ctx, softTruncate(s.tableName(l.table), l, t))
+	default:
+		err = s.exec(ctx, "TRUNCATE TABLE "+s.tableName(l.table))
 	}
-	if _, err := s.db.ExecContext(ctx, statement); err != nil {
-		return fmt.Errorf("truncate table %s in StarRocks: %w", l.table, sqlError(err))
+	if err != nil {
+		return fmt.Errorf("truncate table %s in StarRocks: %w", l.table, err)
 	}
 	return nil
 }
@@ -31,9 +37,9 @@ func (s *Sink) Truncate(ctx context.Context, t *apply.TableTruncate) error {
 // finds nothing the second time, since no later change is applied in between. Rows
 // without a version were there before dbmazz.
 func softTruncate(table string, l *layout, t *apply.TableTruncate) string {
-	op, deleted, syncedAt, version := quoteName(l.audit[0]), quoteName(l.audit[1]), quoteName(l.audit[2]), quoteName(l.audit[3])
-	commit := int64(t.Position.Commit) //nolint:gosec // The column is signed; LSNs are below 2^63.
-	return fmt.Sprintf("UPDATE %s SET %s = %d, %s = true, %s = %s, %s = %d WHERE (%s = false OR %s IS NULL) AND (%s <= %d OR %s IS NULL)",
+	op, deleted, syncedAt, version := quoteName(l.audit[atOp]), quoteName(l.audit[atDeleted]), quoteName(l.audit[atSynced]), quoteName(l.audit[atVersion])
+	commit := uint64(t.Position.Commit)
+	return fmt.Sprintf("UPDATE %s SET %s = %d, %s = true, %s = %s, %s = %d WHERE (%s = false OR %s IS NULL) AND %s",
 		table, op, apply.OpDelete, deleted, syncedAt, quoteText(t.SyncedAt.UTC().Format(synced)), version, commit,
-		deleted, deleted, version, commit, version)
+		deleted, deleted, l.upTo(t.Position.Commit))
 }

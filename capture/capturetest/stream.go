@@ -56,7 +56,11 @@ func New() *Stream {
 }
 
 // Epoch returns the epoch.
-func (s *Stream) Epoch() string { return s.epoch }
+func (s *Stream) Epoch() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoch
+}
 
 // Tail returns the last frame.
 func (s *Stream) Tail(context.Context) (cdc.Tail, error) {
@@ -339,7 +343,7 @@ func (p *publisher) store(frame []byte, h cdc.Header) error {
 	if err != nil {
 		return err
 	}
-	if tail := s.tail(); !tail.Empty && tail.Last != h.Prev || h.Last.Compare(h.Prev) < 0 {
+	if tail := s.tail(); !s.continues(&tail, &h) || h.Last.Compare(h.Prev) < 0 {
 		s.corrupt = fmt.Errorf("frame from %s to %s after %s", h.Prev, h.Last, tail.Last)
 		return s.corrupt
 	}

@@ -9,7 +9,7 @@ import (
 // ErrMalformed is wrapped by every error of Decode.
 var ErrMalformed = errors.New("malformed pgoutput message")
 
-// Decode decodes one message into m, which is overwritten.
+// Decode decodes one message from outside of a stream into m, which is overwritten.
 func Decode(data []byte, m *Message) error {
 	*m = Message{}
 	if len(data) == 0 {
@@ -17,6 +17,38 @@ func Decode(data []byte, m *Message) error {
 	}
 	m.Kind = Kind(data[0])
 	r := reader{data: data, at: 1}
+	if !r.change(m) && !r.mark(m) {
+		return fmt.Errorf("%w: unknown type %q", ErrMalformed, data[0])
+	}
+	return r.finish(m.Kind)
+}
+
+// DecodeStreamed decodes one message from between Stream Start and Stream Stop into m,
+// which is overwritten. There the id of the transaction or subtransaction comes first in
+// every message but Stream Stop and Origin.
+func DecodeStreamed(data []byte, m *Message) error {
+	*m = Message{}
+	if len(data) == 0 {
+		return fmt.Errorf("%w: it is empty", ErrMalformed)
+	}
+	m.Kind = Kind(data[0])
+	r := reader{data: data, at: 1}
+	switch m.Kind {
+	case KindStreamStop:
+	case KindOrigin:
+		r.change(m)
+	default:
+		m.XID = r.uint32()
+		if !r.change(m) {
+			return fmt.Errorf("%w: type %q inside a stream", ErrMalformed, data[0])
+		}
+	}
+	return r.finish(m.Kind)
+}
+
+// change decodes what may come inside of a stream and outside. It returns false if the
+// message is something else.
+func (r *reader) change(m *Message) bool {
 	switch m.Kind {
 	case KindInsert:
 		m.Relation = r.uint32()
@@ -29,15 +61,6 @@ func Decode(data []byte, m *Message) error {
 		m.Relation = r.uint32()
 		m.OldKind = r.oldKind(r.byte())
 		m.Old = r.tuple()
-	case KindBegin:
-		m.LSN = r.uint64()
-		m.Time = r.int64()
-		m.XID = r.uint32()
-	case KindCommit:
-		r.expect(0) // The flags are unused.
-		m.LSN = r.uint64()
-		m.EndLSN = r.uint64()
-		m.Time = r.int64()
 	case KindRelation:
 		r.relation(m)
 	case KindTruncate:
@@ -57,9 +80,42 @@ func Decode(data []byte, m *Message) error {
 		m.Name = r.name()
 		m.Content = r.take(uint64(r.uint32()))
 	default:
-		return fmt.Errorf("%w: unknown type %q", ErrMalformed, data[0])
+		return false
 	}
-	return r.finish(m.Kind)
+	return true
+}
+
+// mark decodes what begins and ends transactions and streams. It returns false if the
+// message is something else.
+func (r *reader) mark(m *Message) bool {
+	switch m.Kind {
+	case KindBegin:
+		m.LSN = r.uint64()
+		m.Time = r.int64()
+		m.XID = r.uint32()
+	case KindCommit:
+		r.commit(m)
+	case KindStreamStart:
+		m.XID = r.uint32()
+		m.First = r.byte() == 1
+	case KindStreamStop:
+	case KindStreamCommit:
+		m.XID = r.uint32()
+		r.commit(m)
+	case KindStreamAbort:
+		m.XID = r.uint32()
+		m.SubXID = r.uint32()
+	default:
+		return false
+	}
+	return true
+}
+
+func (r *reader) commit(m *Message) {
+	r.expect(0) // The flags are unused.
+	m.LSN = r.uint64()
+	m.EndLSN = r.uint64()
+	m.Time = r.int64()
 }
 
 // reader walks a message. After a failure every further read answers zero and the

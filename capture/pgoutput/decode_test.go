@@ -157,7 +157,8 @@ func TestMalformedMessagesAreErrors(t *testing.T) {
 	for name, data := range map[string]string{
 		"empty":               "",
 		"unknown type":        "Zabc",
-		"stream start":        "S\x00\x00\x00\x01\x01",
+		"short stream start":  "S\x00\x00\x00\x01",
+		"long stream abort":   "A\x00\x00\x00\x01\x00\x00\x00\x02\x00",
 		"binary column":       "I\x00\x00\x00\x01N\x00\x01b\x00\x00\x00\x01x",
 		"unknown column":      "I\x00\x00\x00\x01N\x00\x01x",
 		"insert without N":    "I\x00\x00\x00\x01K\x00\x00",

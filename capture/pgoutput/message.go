@@ -5,7 +5,7 @@ import "encoding/binary"
 // Kind is the first byte of a message.
 type Kind byte
 
-// The messages of protocol version 1.
+// The messages of protocol version 1, then those that version 2 adds.
 const (
 	KindBegin    Kind = 'B'
 	KindCommit   Kind = 'C'
@@ -17,6 +17,11 @@ const (
 	KindDelete   Kind = 'D'
 	KindTruncate Kind = 'T'
 	KindMessage  Kind = 'M'
+
+	KindStreamStart  Kind = 'S'
+	KindStreamStop   Kind = 'E'
+	KindStreamCommit Kind = 'c'
+	KindStreamAbort  Kind = 'A'
 )
 
 // String names the message as PostgreSQL's documentation does.
@@ -42,6 +47,14 @@ func (k Kind) String() string {
 		return "Truncate"
 	case KindMessage:
 		return "Message"
+	case KindStreamStart:
+		return "Stream Start"
+	case KindStreamStop:
+		return "Stream Stop"
+	case KindStreamCommit:
+		return "Stream Commit"
+	case KindStreamAbort:
+		return "Stream Abort"
 	}
 	return "unknown"
 }
@@ -67,16 +80,23 @@ const (
 type Message struct {
 	Kind Kind
 
-	// LSN is that of the commit record for Begin and Commit, that of the message
-	// for Message, that of the commit at the origin for Origin.
+	// LSN is that of the commit record for Begin, Commit and Stream Commit, that of
+	// the message for Message, that of the commit at the origin for Origin.
 	LSN uint64
-	// EndLSN is the end of the commit record, for Commit.
+	// EndLSN is the end of the commit record, for Commit and Stream Commit.
 	EndLSN uint64
-	// Time is that of the commit in microseconds since 2000-01-01 UTC, for Begin
-	// and Commit.
+	// Time is that of the commit in microseconds since 2000-01-01 UTC, for Begin,
+	// Commit and Stream Commit.
 	Time int64
-	// XID is that of the transaction, for Begin.
+	// XID is that of the transaction, for Begin and the messages about streams. For
+	// a message inside a stream it is that of the transaction or subtransaction
+	// that made the change.
 	XID uint32
+	// SubXID is what was rolled back, for Stream Abort: XID itself or one of its
+	// subtransactions.
+	SubXID uint32
+	// First tells that the stream has not been sent before, for Stream Start.
+	First bool
 
 	// Relation is the OID of the table, for Relation, Insert, Update and Delete.
 	// For Type it is the OID of the type.

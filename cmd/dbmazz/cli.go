@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -19,14 +20,15 @@ import (
 // command line only says what to do.
 type cli struct {
 	Run     runCmd     `cmd:"" default:"1" help:"Run capture, queue, apply and API in one process (the default)."`
+	Capture captureCmd `cmd:"" help:"Run capture with the queue; dbmazz apply runs elsewhere."`
+	Apply   applyCmd   `cmd:"" help:"Run apply, on the queue of a dbmazz capture or of BUS_URL."`
+	Replay  replayCmd  `cmd:"" help:"Apply changes that the queue still holds again, to the same tables or to another database."`
+	Dlq     dlqCmd     `cmd:"" help:"Look at the rows that the sink could not take, and retry or drop them."`
 	Health  healthCmd  `cmd:"" help:"Ask a running dbmazz whether it is serving; exit 0 if so. For container health checks."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
-type (
-	runCmd     struct{}
-	versionCmd struct{}
-)
+type versionCmd struct{}
 
 // streams are what a command reads and writes.
 type streams struct {
@@ -72,7 +74,7 @@ func help(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
 	}
-	if selected := ctx.Selected(); selected == nil || selected.Name == "run" {
+	if selected := ctx.Selected(); selected == nil || slices.Contains([]string{"run", "capture", "apply"}, selected.Name) {
 		_, err := fmt.Fprintf(ctx.Stdout, "\nEnvironment variables:\n\n%s", config.Help())
 		return err
 	}
@@ -107,12 +109,12 @@ func version() string {
 
 // load reads the configuration: the environment, and .env in the working folder for
 // what the environment does not say.
-func load(environ []string) (config.Config, []config.Warning, error) {
+func load(environ []string, parts config.Parts) (config.Config, []config.Warning, error) {
 	dotenv, err := config.ReadDotEnv(".env")
 	if err != nil {
 		return config.Config{}, nil, err
 	}
-	return config.Load(config.MergeEnviron(dotenv, environ))
+	return config.Load(config.MergeEnviron(dotenv, environ), parts)
 }
 
 // newLogger returns the logger that the configuration asks for.

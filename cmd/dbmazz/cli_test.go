@@ -89,7 +89,7 @@ func TestAnAddressInUseEndsTheProcessWithOneClearMessage(t *testing.T) {
 
 func TestASettingOfTheAPIHoldsUntilTheVariableChanges(t *testing.T) {
 	t.Parallel()
-	env, _, err := config.Load(environment("FLUSH_SIZE=100"))
+	env, _, err := config.Load(environment("FLUSH_SIZE=100"), config.Capture|config.Apply)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,12 +98,13 @@ func TestASettingOfTheAPIHoldsUntilTheVariableChanges(t *testing.T) {
 		FlushInterval: &override[time.Duration]{Value: time.Second, Over: time.Hour},
 		Tables:        &override[string]{Value: "public.orders,public.items", Over: "public.orders"},
 	}
-	c := env
-	if err := d.apply(&c); err != nil {
+	size, interval := effective(d.FlushSize, env.FlushSize), effective(d.FlushInterval, env.FlushInterval)
+	tables, err := d.tables(env.Tables)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if c.FlushSize != 7 || c.FlushInterval != env.FlushInterval || len(c.Tables) != 2 {
-		t.Errorf("flush size %d, interval %s, tables %v", c.FlushSize, c.FlushInterval, c.Tables)
+	if size != 7 || interval != env.FlushInterval || len(tables) != 2 {
+		t.Errorf("flush size %d, interval %s, tables %v", size, interval, tables)
 	}
 }
 

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/dbmazz/dbmazz/bus"
 	"github.com/dbmazz/dbmazz/internal/config"
 )
 
@@ -36,33 +39,107 @@ func effective[T comparable](o *override[T], env T) T {
 	return env
 }
 
-// loadDesired reads what was asked for before the restart.
-func loadDesired(ctx context.Context, b bucket) (d desired, revision uint64, err error) {
-	value, revision, err := b.LoadState(ctx)
-	if err != nil || len(value) == 0 {
-		return d, revision, err
-	}
-	if err := json.Unmarshal(value, &d); err != nil {
-		return d, revision, fmt.Errorf("decode the control state: %w", err)
-	}
-	return d, revision, nil
+// control is the desired state that all processes of a pipeline share.
+type control struct {
+	bucket
+
+	mu       sync.Mutex
+	desired  desired
+	revision uint64
 }
 
-// apply changes the configuration as desired.
-func (d *desired) apply(c *config.Config) error {
-	c.FlushSize = effective(d.FlushSize, c.FlushSize)
-	c.FlushInterval = effective(d.FlushInterval, c.FlushInterval)
-	env := tableList(c.Tables)
-	tables := effective(d.Tables, env)
-	if tables == env {
-		return nil
+func newControl(b *bus.Bus) *control { return &control{bucket: bucket{b, keyControl}} }
+
+// get returns the state as it was last heard of.
+func (c *control) get() desired {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.desired
+}
+
+// take keeps a value unless a later one is known.
+func (c *control) take(value []byte, revision uint64) (desired, error) {
+	var d desired
+	if len(value) > 0 {
+		if err := json.Unmarshal(value, &d); err != nil {
+			return d, fmt.Errorf("decode the control state: %w", err)
+		}
 	}
-	list, err := config.ParseTables(tables)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if revision >= c.revision {
+		c.desired, c.revision = d, revision
+	}
+	return d, nil
+}
+
+// load reads the state as it is stored now.
+func (c *control) load(ctx context.Context) (desired, error) {
+	value, revision, err := c.LoadState(ctx)
 	if err != nil {
-		return fmt.Errorf("read the list of tables that was set over the API: %w", err)
+		return desired{}, fmt.Errorf("load the control state: %w", err)
 	}
-	c.Tables = list
+	return c.take(value, revision)
+}
+
+// edit changes the stored state, again if another process changes it meanwhile.
+func (c *control) edit(ctx context.Context, change func(*desired)) error {
+	for {
+		value, revision, err := c.LoadState(ctx)
+		if err != nil {
+			return fmt.Errorf("load the control state: %w", err)
+		}
+		next, err := c.take(value, revision)
+		if err != nil {
+			return err
+		}
+		change(&next)
+		if value, err = json.Marshal(&next); err != nil {
+			return fmt.Errorf("encode the control state: %w", err)
+		}
+		revision, err = c.SaveState(ctx, value, revision)
+		if errors.Is(err, bus.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("store the control state: %w", err)
+		}
+		_, err = c.take(value, revision)
+		return err
+	}
+}
+
+// follow hands over the state whenever it changes, until ctx is done.
+func (c *control) follow(ctx context.Context, changed func(desired)) error {
+	entries, err := c.bus.Watch(ctx, c.key)
+	if err != nil {
+		return fmt.Errorf("watch the control state: %w", err)
+	}
+	for entry := range entries {
+		d, err := c.take(entry.Value, entry.Revision)
+		if err != nil {
+			return err
+		}
+		changed(d)
+	}
+	if ctx.Err() == nil {
+		return errors.New("watch the control state: the bus is closed")
+	}
 	return nil
+}
+
+// tables returns the list that counts where the environment says env.
+func (d *desired) tables(env []config.Table) ([]config.Table, error) {
+	text := tableList(env)
+	wanted := effective(d.Tables, text)
+	if wanted == text {
+		return env, nil
+	}
+	list, err := config.ParseTables(wanted)
+	if err != nil {
+		return nil, fmt.Errorf("read the list of tables that was set over the API: %w", err)
+	}
+	return list, nil
 }
 
 // tableList prints tables as TABLES takes them.

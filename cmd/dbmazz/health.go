@@ -23,7 +23,7 @@ type healthCmd struct {
 
 // Run asks the API at the configured address.
 func (h *healthCmd) Run(ctx context.Context, s *streams) error {
-	c, _, err := load(s.environ)
+	c, _, err := load(s.environ, 0)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,103 +9,117 @@ import (
 	"time"
 
 	"github.com/dbmazz/dbmazz/api"
-	"github.com/dbmazz/dbmazz/apply"
 	"github.com/dbmazz/dbmazz/bus"
-	"github.com/dbmazz/dbmazz/capture"
 	"github.com/dbmazz/dbmazz/internal/config"
 )
 
-// pipeline is both stages as one, for the API. It exists before the stages do, so that
-// the API can tell what the process is waiting for.
+// pipeline is both stages as one, for the API, whichever of them run in this process. It
+// exists before the stages do, so that the API can tell what the process is waiting for.
 type pipeline struct {
 	env     config.Config // as the environment says
+	parts   config.Parts
 	log     *slog.Logger
 	started time.Time
 	stop    context.CancelFunc // ends the process
 
 	mu       sync.Mutex
-	config   config.Config // with what was asked for over the API
-	desired  desired
-	revision uint64
-	state    api.State
-	starting string // what the start is at, empty once the stages run
+	state    api.State // draining and stopped; whether it is paused is in the control state
+	starting string    // what the start is at, empty once the stages run
+	problem  string    // what keeps the start from going on
 	stages   *stages
-	changes  sync.Mutex // one control call at a time
+
+	changes sync.Mutex // one control call at a time
 }
 
-// stages are what runs once the bus is open.
+// stages are what runs once the queue is open.
 type stages struct {
 	bus      *bus.Bus
-	stream   *captureStream
 	progress *progress
-	capture  *capture.Capture
-	apply    *apply.Apply
-	control  bucket
+	control  *control
+	company  *company
+	capture  *captureStage // nil if this process has no such part
+	apply    *applyStage   // nil if this process has no such part
 }
 
 var _ api.Pipeline = (*pipeline)(nil)
 
-func newPipeline(c config.Config, log *slog.Logger, stop context.CancelFunc) *pipeline {
-	return &pipeline{env: c, config: c, log: log, started: time.Now(), stop: stop, starting: api.DetailInitializing}
+func newPipeline(c config.Config, parts config.Parts, log *slog.Logger, stop context.CancelFunc) *pipeline {
+	return &pipeline{env: c, parts: parts, log: log, started: time.Now(), stop: stop, starting: api.DetailInitializing}
 }
 
-// at shows what the start is at.
-func (p *pipeline) at(detail string) {
+// at shows what the start is at, and what keeps it from going on.
+func (p *pipeline) at(detail string, problem error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.starting = detail
-}
-
-// running takes the stages in, with the state that was asked for before.
-func (p *pipeline) running(s *stages, d desired, revision uint64, c config.Config) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stages, p.desired, p.revision, p.config, p.starting = s, d, revision, c, ""
-	if d.Paused && p.state == api.StateRunning {
-		p.state = api.StatePaused
+	p.starting, p.problem = detail, ""
+	if problem != nil {
+		p.problem = problem.Error()
 	}
 }
 
-// change runs one control call: the state must be one of from.
+// wire makes the parts of this process.
+func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
+	s := &stages{bus: b, progress: newProgress(), control: newControl(b), company: newCompany()}
+	if _, err := s.control.load(ctx); err != nil {
+		return nil, err
+	}
+	if p.parts&config.Capture != 0 {
+		s.capture = &captureStage{
+			role: p.role(b, roleCapture, p.env.BusURL != ""), env: p.env, log: p.log, bus: b, control: s.control, progress: s.progress,
+		}
+	}
+	if p.parts&config.Apply != 0 {
+		s.apply = &applyStage{
+			role: p.role(b, roleApply, p.env.BusURL != "" || p.parts == config.Apply), env: p.env, log: p.log, bus: b, control: s.control,
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stages, p.starting, p.problem = s, "", ""
+	return s, nil
+}
+
+// follow makes what another process has changed hold here too.
+func (p *pipeline) follow(ctx context.Context, s *stages) error {
+	return s.control.follow(ctx, func(d desired) {
+		if s.apply == nil {
+			return
+		}
+		if work := s.apply.now(); work != nil {
+			s.apply.enforce(work, d)
+		}
+	})
+}
+
+func (p *pipeline) setState(state api.State) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = state
+}
+
+// stateNow returns the state that the API shows; the lock is held.
+func (p *pipeline) stateNow() api.State {
+	if p.state == api.StateRunning && p.stages != nil && p.stages.control.get().Paused {
+		return api.StatePaused
+	}
+	return p.state
+}
+
+// change begins a control call: the state must be one of from.
 func (p *pipeline) change(wanted api.State, from ...api.State) (*stages, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	allowed := false
+	state, allowed := p.stateNow(), false
 	for _, s := range from {
-		allowed = allowed || s == p.state
+		allowed = allowed || s == state
 	}
 	if !allowed {
-		return nil, &api.StateError{State: p.state, Wanted: wanted}
+		return nil, &api.StateError{State: state, Wanted: wanted}
 	}
 	if p.stages == nil {
 		return nil, errors.New("the queue is not open yet: try again in a moment")
 	}
 	return p.stages, nil
-}
-
-func (p *pipeline) setState(s api.State) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.state = s
-}
-
-// save stores what is asked for, before it takes effect.
-func (p *pipeline) save(ctx context.Context, s *stages, edit func(*desired)) error {
-	p.mu.Lock()
-	next, revision := p.desired, p.revision
-	p.mu.Unlock()
-	edit(&next)
-	value, err := json.Marshal(&next)
-	if err != nil {
-		return fmt.Errorf("encode the control state: %w", err)
-	}
-	if revision, err = s.control.SaveState(ctx, value, revision); err != nil {
-		return fmt.Errorf("store the control state: %w", err)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.desired, p.revision = next, revision
-	return nil
 }
 
 // Pause stops applying; capture goes on into the queue. It holds over a restart.
@@ -117,15 +130,8 @@ func (p *pipeline) Pause(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now().UTC()
-	if err := p.save(ctx, s, func(d *desired) { d.Paused, d.PausedSince = true, now }); err != nil {
-		return err
-	}
-	p.setState(api.StatePaused)
-	if err := s.apply.Pause(ctx); err != nil {
-		return fmt.Errorf("nothing new begins, but a load is still running: %w", err)
-	}
-	return nil
+	err = p.ask(ctx, s, roleApply, request{Verb: verbPause})
+	return p.without(ctx, s, err, paused(time.Now()), "it will start paused")
 }
 
 // Resume goes on applying.
@@ -136,15 +142,22 @@ func (p *pipeline) Resume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.save(ctx, s, func(d *desired) { d.Paused, d.PausedSince = false, time.Time{} }); err != nil {
-		return err
-	}
-	p.setState(api.StateRunning)
-	s.apply.Resume()
-	return nil
+	err = p.ask(ctx, s, roleApply, request{Verb: verbResume})
+	return p.without(ctx, s, err, resumed, "it will not start paused")
 }
 
-// Drain begins to publish, apply and confirm all that is committed; then the process ends.
+// without stores what is asked for when no apply process is there to do it.
+func (p *pipeline) without(ctx context.Context, s *stages, err error, edit func(*desired), then string) error {
+	if !errors.Is(err, bus.ErrNobody) {
+		return err
+	}
+	if editErr := s.control.edit(ctx, edit); editErr != nil {
+		return errors.Join(err, editErr)
+	}
+	return fmt.Errorf("no apply process is running; %s: %w", then, err)
+}
+
+// Drain begins to publish, apply and confirm all that is committed; then the processes end.
 func (p *pipeline) Drain(ctx context.Context) error {
 	p.changes.Lock()
 	defer p.changes.Unlock()
@@ -152,10 +165,18 @@ func (p *pipeline) Drain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.save(ctx, s, func(d *desired) { d.Paused, d.PausedSince = false, time.Time{} }); err != nil {
+	return p.ask(ctx, s, roleCapture, request{Verb: verbDrain})
+}
+
+// beginDrain is Drain in the process that captures.
+func (p *pipeline) beginDrain(ctx context.Context, s *stages) error {
+	if err := s.control.edit(ctx, resumed); err != nil {
 		return err
 	}
 	p.setState(api.StateDraining)
+	if err := p.tellAll(ctx, s, api.StateDraining); err != nil {
+		p.log.WarnContext(ctx, "a process was not told of the drain", "err", err)
+	}
 	go p.drain(context.WithoutCancel(ctx), s)
 	return nil
 }
@@ -169,8 +190,12 @@ func (p *pipeline) drain(ctx context.Context, s *stages) {
 			break
 		}
 		p.log.WarnContext(ctx, "draining, not done yet", "err", err)
+		pause(ctx, time.Second) // Tries that fail at once do not spin.
 	}
 	p.log.InfoContext(ctx, "drained: all that was committed is applied and confirmed")
+	if err := p.tellAll(ctx, s, api.StateStopped); err != nil {
+		p.log.WarnContext(ctx, "a process was not told to stop", "err", err)
+	}
 	p.setState(api.StateStopped)
 	p.stop()
 }
@@ -181,45 +206,45 @@ const drainTry = time.Minute
 func (p *pipeline) drained(ctx context.Context, s *stages) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTry)
 	defer cancel()
-	if err := s.capture.Drain(ctx); err != nil {
-		return waitOut(ctx, fmt.Errorf("capture what is committed: %w", err))
+	work, _, _ := s.capture.now()
+	if work == nil {
+		return errStarting
+	}
+	if err := work.Drain(ctx); err != nil {
+		return fmt.Errorf("capture what is committed: %w", err)
 	}
 	tail, err := s.bus.Tail(ctx)
 	if err != nil {
-		return waitOut(ctx, err)
+		return err
 	}
-	if err := s.apply.Drain(ctx, tail); err != nil {
-		return waitOut(ctx, err)
+	if err := p.ask(ctx, s, roleApply, request{Verb: verbApplyUpTo, Tail: tail}); err != nil {
+		return err
 	}
-	if err := s.capture.Confirmed(ctx, tail.End); err != nil {
-		return waitOut(ctx, fmt.Errorf("confirm what is applied: %w", err))
+	if err := work.Confirmed(ctx, tail.End); err != nil {
+		return fmt.Errorf("confirm what is applied: %w", err)
 	}
 	return nil
 }
 
-// waitOut returns the error a second later, so that tries that fail at once do not spin.
-func waitOut(ctx context.Context, err error) error {
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return err
-}
-
-// Stop begins to end the process; queue, slot and checkpoint stay.
-func (p *pipeline) Stop(context.Context) error {
+// Stop begins to end all processes of the pipeline; queue, slot and checkpoint stay.
+func (p *pipeline) Stop(ctx context.Context) error {
 	p.changes.Lock()
 	defer p.changes.Unlock()
 	p.mu.Lock()
-	state := p.state
+	state, s := p.state, p.stages
 	p.mu.Unlock()
 	if state == api.StateStopped {
 		return &api.StateError{State: state, Wanted: api.StateStopped}
 	}
+	var err error
+	if s != nil {
+		err = p.tellAll(ctx, s, api.StateStopped)
+	}
 	p.setState(api.StateStopped)
 	p.stop()
+	if err != nil {
+		return fmt.Errorf("this process stops, but another could not be told to: %w", err)
+	}
 	return nil
 }
 
@@ -232,68 +257,39 @@ func (p *pipeline) Reload(ctx context.Context, r api.Reload) (api.Settings, erro
 		return api.Settings{}, err
 	}
 	if len(r.Tables) > 0 {
-		if err := p.reloadTables(ctx, s, r.Tables); err != nil {
+		if err := p.ask(ctx, s, roleCapture, request{Verb: verbTables, Reload: api.Reload{Tables: r.Tables}}); err != nil {
 			return api.Settings{}, err
 		}
 	}
-	err = p.save(ctx, s, func(d *desired) {
-		if r.FlushSize > 0 {
-			d.FlushSize = &override[int]{int(r.FlushSize), p.env.FlushSize} //nolint:gosec // Bounded by the API.
+	if r.FlushSize > 0 || r.FlushInterval > 0 {
+		change := api.Reload{FlushSize: r.FlushSize, FlushInterval: r.FlushInterval}
+		if err := p.ask(ctx, s, roleApply, request{Verb: verbReload, Reload: change}); err != nil {
+			return api.Settings{}, err
 		}
-		if r.FlushInterval > 0 {
-			d.FlushInterval = &override[time.Duration]{r.FlushInterval, p.env.FlushInterval}
-		}
-	})
-	if err != nil {
-		return api.Settings{}, err
 	}
-	s.apply.Set(apply.Settings{FlushRows: int(r.FlushSize), FlushInterval: r.FlushInterval}) //nolint:gosec // Bounded by the API.
-	return p.settings(s), nil
+	return p.settings(p.picture(ctx, s), r), nil
 }
 
-// reloadTables changes the publication first: a list that the source refuses is not kept.
-func (p *pipeline) reloadTables(ctx context.Context, s *stages, names []string) error {
-	list, err := config.ParseTables(names...)
-	if err != nil {
-		return &api.InvalidError{Field: "tables", Problem: err.Error()}
+// settings returns what is in force, with what was just changed: another process may not
+// have told yet.
+func (p *pipeline) settings(v view, r api.Reload) api.Settings {
+	out := api.Settings{FlushSize: uint64(p.env.FlushSize), FlushInterval: p.env.FlushInterval, Tables: tableNames(p.env.Tables)} //nolint:gosec // Positive.
+	if v.apply.known {
+		out.FlushSize, out.FlushInterval = uint64(v.apply.Settings.FlushRows), v.apply.Settings.FlushInterval //nolint:gosec // Positive.
 	}
-	if err := s.capture.SetTables(ctx, captureTables(list)); err != nil {
-		return fmt.Errorf("change the tables: %w", err)
+	if v.capture.known {
+		out.Tables = v.capture.Tables
 	}
-	err = p.save(ctx, s, func(d *desired) { d.Tables = &override[string]{tableList(list), tableList(p.env.Tables)} })
-	if err != nil {
-		return err
+	if r.FlushSize > 0 {
+		out.FlushSize = r.FlushSize
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.config.Tables = list
-	return nil
-}
-
-func (p *pipeline) settings(s *stages) api.Settings {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := api.Settings{FlushSize: uint64(p.config.FlushSize), FlushInterval: p.config.FlushInterval, Tables: tableNames(p.config.Tables)} //nolint:gosec // Positive.
-	if s != nil {
-		now := s.apply.Settings()
-		out.FlushSize, out.FlushInterval = uint64(now.FlushRows), now.FlushInterval //nolint:gosec // Positive.
+	if r.FlushInterval > 0 {
+		out.FlushInterval = r.FlushInterval
+	}
+	if len(r.Tables) > 0 {
+		if list, err := config.ParseTables(r.Tables...); err == nil {
+			out.Tables = tableNames(list)
+		}
 	}
 	return out
-}
-
-func captureTables(tables []config.Table) []capture.Table {
-	out := make([]capture.Table, len(tables))
-	for i, t := range tables {
-		out[i] = capture.Table{Schema: t.Schema, Name: t.Name}
-	}
-	return out
-}
-
-// applied returns the sequence up to which everything is in the sink, for the janitor.
-func (s *stages) applied() uint64 {
-	c, ok := s.progress.Checkpoint()
-	if !ok || c.Epoch != s.bus.Epoch() {
-		return 0
-	}
-	return c.Sequence
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -15,33 +17,107 @@ import (
 // askTimeout bounds each question that the status asks outside the process.
 const askTimeout = 500 * time.Millisecond
 
-// Status combines what both stages and the bus say.
+// seen is what is known of a stage and where it comes from.
+type seen struct {
+	known    bool // some process works at the stage, or did
+	here     bool // this process does
+	waits    bool // this process would, if no other did
+	instance string
+	heard    time.Time
+	gone     bool
+}
+
+func (s *seen) silent() bool {
+	return !s.here && (s.gone || time.Since(s.heard) > silentAfter)
+}
+
+// view is both stages, in whichever process they run.
+type view struct {
+	capture struct {
+		seen
+		captureView
+	}
+	apply struct {
+		seen
+		applyView
+	}
+	processes []api.Process
+}
+
+// picture collects what this process and the others say.
+func (p *pipeline) picture(ctx context.Context, s *stages) view {
+	var v view
+	now := time.Now()
+	add := func(m member, from seen, silent bool) {
+		process := api.Process{
+			Instance: m.Instance, Host: m.Host, PID: m.PID, Version: m.Version, Started: m.Started, Heard: from.heard, Silent: silent,
+		}
+		if m.Capture != nil {
+			process.Capture = standing(m.Capture.Active)
+			if m.Capture.Active && (!v.capture.known || (v.capture.silent() && !silent)) {
+				v.capture.seen, v.capture.captureView = from, *m.Capture
+			}
+		}
+		if m.Apply != nil {
+			process.Apply = standing(m.Apply.Active)
+			if m.Apply.Active && (!v.apply.known || (v.apply.silent() && !silent)) {
+				v.apply.seen, v.apply.applyView = from, *m.Apply
+			}
+		}
+		if !from.gone {
+			v.processes = append(v.processes, process)
+		}
+	}
+	self := p.self(ctx, s)
+	add(self, seen{known: true, here: true, instance: self.Instance, heard: now}, false)
+	for _, n := range s.company.list() {
+		add(n.member, seen{known: true, instance: n.Instance, heard: n.heard, gone: n.gone}, n.gone || now.Sub(n.heard) > silentAfter)
+	}
+	v.capture.waits = self.Capture != nil && !self.Capture.Active
+	v.apply.waits = self.Apply != nil && !self.Apply.Active
+	return v
+}
+
+func standing(active bool) string {
+	if active {
+		return "active"
+	}
+	return "standby"
+}
+
+// Status combines what both stages and the queue say.
 func (p *pipeline) Status(ctx context.Context) api.Status {
 	p.mu.Lock()
-	s, starting := p.stages, p.starting
+	s := p.stages
 	out := api.Status{
-		State: p.state, Stage: api.StageInit, StageDetail: starting,
+		State: p.stateNow(), Stage: api.StageInit, StageDetail: p.starting, ErrorDetail: p.problem,
 		SourceType: p.env.SourceType, SinkType: p.env.SinkType,
 		SlotName: p.env.SlotName, PublicationName: p.env.PublicationName,
-		FlushBytes: uint64(p.env.FlushBytes), StartedAt: p.started, PausedSince: p.desired.PausedSince, //nolint:gosec // Positive.
+		FlushBytes: uint64(p.env.FlushBytes), StartedAt: p.started, //nolint:gosec // Positive.
 	}
 	p.mu.Unlock()
 	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
 		out.MemoryLimit = uint64(limit) //nolint:gosec // Positive.
 	}
-	out.Settings = p.settings(s)
 	if s == nil {
+		out.Settings = p.settings(view{}, api.Reload{})
 		out.Capture.State, out.Apply.State = api.WorkStarting, api.WorkStarting
+		host, _ := os.Hostname() // For people only.
+		out.Processes = []api.Process{{Instance: p.env.Instance, Host: host, PID: os.Getpid(), Version: version(), Started: p.started, Heard: time.Now()}}
 		return out
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	c, a := s.capture.Status(), s.apply.Status()
-	s.positions(ctx, &out, c, a)
-	out.Capture, out.Apply = captureWork(s, c), applyWork(a)
-	out.Stage, out.StageDetail = stage(out, c, a)
-	if out.State == api.StateDraining {
-		out.Apply.State = draining(out.Apply.State)
+	v := p.picture(ctx, s)
+	c, a := &v.capture.Status, &v.apply.Status
+	out.PausedSince = s.control.get().PausedSince
+	out.Settings, out.Processes = p.settings(v, api.Reload{}), v.processes
+	s.positions(ctx, &out, &v)
+	out.Capture = v.capture.place(roleCapture, captureWork(v.capture.Waiting, c))
+	out.Apply = v.apply.place(roleApply, applyWork(a))
+	out.Stage, out.StageDetail = stage(out, &v)
+	if out.State == api.StateDraining && out.Apply.State == api.WorkRunning {
+		out.Apply.State = api.WorkDraining
 	}
 	out.Counters = api.Counters{
 		RowsCaptured: c.Rows + c.Truncates, TransactionsCaptured: c.Transactions, BytesCaptured: c.Bytes,
@@ -50,31 +126,57 @@ func (p *pipeline) Status(ctx context.Context) api.Status {
 	return out
 }
 
-// positions fills in how far both stages are, and the queue between them.
-func (s *stages) positions(ctx context.Context, out *api.Status, c capture.Status, a apply.Status) {
-	head, err := s.capture.WALHead(ctx)
-	if err != nil {
-		head = c.ServerEnd // What the server said last is the best that is known.
+// place adds where the work is done, and says so when nothing is heard from there.
+func (s *seen) place(name string, w api.Work) api.Work {
+	switch {
+	case s.known && !s.silent():
+		w.Instance, w.Heard = s.instance, s.heard
+		return w
+	case s.waits:
+		return api.Work{State: api.WorkStandby, Detail: "waiting for the lease of the process that did the work", Instance: s.instance, Heard: s.heard}
+	case !s.known:
+		return api.Work{
+			State: api.WorkSilent, Detail: "no " + name + " process is there",
+			Error: fmt.Sprintf("no %s process is connected to the queue: start dbmazz %s", name, name),
+		}
 	}
-	out.ServerLSN, out.ReceivedLSN, out.ConfirmedLSN = uint64(max(head, c.Received)), uint64(c.Received), uint64(c.Confirmed)
+	age := time.Since(s.heard).Round(time.Second)
+	w.Instance, w.Heard, w.State = s.instance, s.heard, api.WorkSilent
+	w.Detail = fmt.Sprintf("not heard of for %s; what is shown is from then", age)
+	w.Error = fmt.Sprintf("process %s, which does the work, has not been heard of for %s: look whether it runs and reaches the queue", s.instance, age)
+	if s.gone {
+		w.Detail = fmt.Sprintf("ended %s ago; what is shown is from then", age)
+		w.Error = fmt.Sprintf("process %s has ended and no other does the work: start dbmazz %s", s.instance, name)
+	}
+	return w
+}
+
+// positions fills in how far both stages are, and the queue between them.
+func (s *stages) positions(ctx context.Context, out *api.Status, v *view) {
+	c, a := &v.capture.Status, &v.apply.Status
+	checkpoint, _ := s.progress.Checkpoint()
+	out.ServerLSN, out.ReceivedLSN, out.ConfirmedLSN = uint64(max(v.capture.Head, c.Received)), uint64(c.Received), uint64(c.Confirmed)
 	if !c.Published.IsZero() {
 		out.CapturedPosition = c.Published.String()
 	}
-	if !a.Checkpoint.Position.IsZero() {
-		out.AppliedPosition = a.Checkpoint.Position.String()
+	if !checkpoint.Position.IsZero() {
+		out.AppliedPosition = checkpoint.Position.String()
 	}
 	out.LagP50, out.LagP99 = a.P50, a.P99
 	if !a.OldestCommit.IsZero() {
 		out.Lag = max(0, time.Since(a.OldestCommit))
 	}
 	if info, err := s.bus.Info(ctx); err == nil {
-		out.Queue = queue(info, s.applied())
+		out.Queue = queue(info, s.progress.sequence(s.bus.Epoch()))
 	}
 	if out.Queue.PendingMessages > 0 && !a.OldestCommit.IsZero() {
 		out.Queue.OldestAge = max(0, time.Since(a.OldestCommit))
 	}
-	if stored := s.stream.stored(); stored > a.Checkpoint.Total {
-		out.Queue.PendingRows = stored - a.Checkpoint.Total
+	if v.capture.Total > checkpoint.Total {
+		out.Queue.PendingRows = v.capture.Total - checkpoint.Total
+	}
+	if n, err := s.bus.DeadLetters().Count(ctx); err == nil {
+		out.DeadLetters = n
 	}
 }
 
@@ -92,14 +194,14 @@ func queue(i bus.Info, applied uint64) api.Queue {
 	return q
 }
 
-func captureWork(s *stages, c capture.Status) api.Work {
+func captureWork(waiting string, c *capture.Status) api.Work {
 	w := api.Work{
 		Detail: c.Detail, Error: c.LastError, LastActivity: c.LastActivity, Restarts: uint64(max(c.Restarts, 0)), //nolint:gosec // Not negative.
 	}
 	switch c.State {
 	case capture.StateStreaming:
 		w.State = api.WorkRunning
-		if waiting := s.stream.waiting(); waiting != "" {
+		if waiting != "" {
 			w.Detail = waiting
 		}
 	case capture.StateWaiting:
@@ -113,7 +215,7 @@ func captureWork(s *stages, c capture.Status) api.Work {
 	return w
 }
 
-func applyWork(a apply.Status) api.Work {
+func applyWork(a *apply.Status) api.Work {
 	w := api.Work{
 		Detail: a.Detail, Error: a.Err, LastActivity: a.LastBatch, Since: a.Since, Restarts: uint64(max(a.Restarts, 0)), //nolint:gosec // Not negative.
 	}
@@ -132,18 +234,14 @@ func applyWork(a apply.Status) api.Work {
 	return w
 }
 
-func draining(s api.WorkState) api.WorkState {
-	if s == api.WorkRunning {
-		return api.WorkDraining
-	}
-	return s
-}
-
 // stage says in the words of the contract what the pipeline is at.
-func stage(s api.Status, c capture.Status, a apply.Status) (api.Stage, string) {
+func stage(s api.Status, v *view) (api.Stage, string) {
+	c, a := &v.capture.Status, &v.apply.Status
 	switch {
 	case s.State == api.StateStopped:
 		return api.StageCDC, "Stopped"
+	case !v.capture.known:
+		return api.StageSetup, api.DetailConnectingSource
 	case c.Setup && c.LastError != "":
 		return api.StageSetup, api.DetailSetupFailed
 	case c.State == capture.StateSetup:
@@ -152,7 +250,7 @@ func stage(s api.Status, c capture.Status, a apply.Status) (api.Stage, string) {
 		return api.StageSetup, api.DetailStartingReplication
 	case c.State == capture.StateWaiting || c.State == capture.StateIdle:
 		return api.StageSetup, api.DetailConnectingSource
-	case !a.Ready:
+	case !v.apply.known || !a.Ready:
 		return api.StageSetup, api.DetailConnectingSink
 	}
 	return api.StageCDC, api.DetailReplicating

@@ -255,10 +255,38 @@ func (p *progress) follow(ctx context.Context, b *bus.Bus, loaded chan<- struct{
 	return nil
 }
 
+// load reads the checkpoint as it is stored now.
+func (p *progress) load(ctx context.Context, b *bus.Bus) error {
+	value, _, err := bucket{b, keyApply}.LoadState(ctx)
+	if err != nil {
+		return fmt.Errorf("load the checkpoint: %w", err)
+	}
+	c, err := apply.ParseCheckpoint(value)
+	if err != nil {
+		return err
+	}
+	p.set(c)
+	return nil
+}
+
+// set takes a checkpoint in. One that is older than what is known was read before it.
 func (p *progress) set(c cdc.Checkpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c.End < p.checkpoint.End {
+		return
+	}
 	p.checkpoint, p.known = c, c.End > 0
 	close(p.changed)
 	p.changed = make(chan struct{})
+}
+
+// sequence returns that of the last message that is in the sink, zero if none of this
+// life of the stream is.
+func (p *progress) sequence(epoch string) uint64 {
+	c, ok := p.Checkpoint()
+	if !ok || c.Epoch != epoch {
+		return 0
+	}
+	return c.Sequence
 }

@@ -14,6 +14,7 @@ import (
 const (
 	grpcHostDefault = "127.0.0.1"
 	sinkPortDefault = "8030"
+	busPortDefault  = "4222"
 )
 
 var hostPattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})$`)
@@ -77,6 +78,64 @@ func setMetricsAddr(c *Config, value string) error {
 		return fmt.Errorf("%w; want host:port", err)
 	}
 	c.MetricsAddr = net.JoinHostPort(host, port)
+	return nil
+}
+
+// setBusURL keeps quiet about what it does not understand: it may hold a password.
+func setBusURL(c *Config, value string) error {
+	const want = "want nats://host:4222 or tls://host:4222, separated by commas"
+	var servers []string
+	for element := range strings.SplitSeq(value, ",") {
+		element = strings.TrimSpace(element)
+		if element == "" {
+			continue
+		}
+		if !strings.Contains(element, "://") {
+			element = "nats://" + element
+		}
+		parsed, err := url.Parse(element)
+		switch {
+		case err != nil:
+			return errors.New("it is not a URL; " + want)
+		case parsed.Scheme != "nats" && parsed.Scheme != "tls":
+			return fmt.Errorf("the scheme %s is not supported; %s", show(parsed.Scheme), want)
+		case parsed.User != nil:
+			return errors.New("it holds a user name; put that into BUS_USER and BUS_PASSWORD; " + want)
+		case parsed.Path != "" && parsed.Path != "/", parsed.RawQuery != "", parsed.Fragment != "":
+			return errors.New("it has something after the host and port; " + want)
+		}
+		if err := checkHost(parsed.Hostname()); err != nil {
+			return fmt.Errorf("%w; %s", err, want)
+		}
+		port := parsed.Port()
+		if port == "" {
+			port = busPortDefault
+		}
+		if err := checkPort(port); err != nil || port == "0" {
+			return fmt.Errorf("the port %s is out of range; %s", show(port), want)
+		}
+		servers = append(servers, parsed.Scheme+"://"+net.JoinHostPort(parsed.Hostname(), port))
+	}
+	if len(servers) == 0 {
+		return errors.New("it names no server; " + want)
+	}
+	c.BusURL = strings.Join(servers, ",")
+	return nil
+}
+
+func setBusListen(c *Config, value string) error {
+	if strings.EqualFold(value, BusOff) {
+		c.BusListen = BusOff
+		return nil
+	}
+	host, port, err := splitAddr(value)
+	if err != nil {
+		return fmt.Errorf("%w; want host:port or off", err)
+	}
+	if port == "" {
+		port = busPortDefault
+	}
+	c.BusListen = net.JoinHostPort(host, port)
 	return nil
 }
 

@@ -7,12 +7,27 @@ import (
 	"time"
 )
 
-// What SINK_DELETE_MODE and LOG_FORMAT can be.
+// What SINK_DELETE_MODE, SINK_REFUSED_ROWS and LOG_FORMAT can be.
 const (
-	DeleteSoft = "soft"
-	DeleteHard = "hard"
-	LogText    = "text"
-	LogJSON    = "json"
+	DeleteSoft        = "soft"
+	DeleteHard        = "hard"
+	RefusedStop       = "stop"
+	RefusedDeadLetter = "dead-letter"
+	LogText           = "text"
+	LogJSON           = "json"
+)
+
+// BusOff is the value of Config.BusListen that says not to listen.
+const BusOff = "off"
+
+// Parts are the stages that a command runs, which is what decides about the variables
+// that must be set.
+type Parts uint8
+
+// The stages.
+const (
+	Capture Parts = 1 << iota
+	Apply
 )
 
 // Config is the configuration with every default filled in. The table of variables says
@@ -23,8 +38,12 @@ type Config struct {
 	SourceURL       SourceURL
 	SlotName        string
 	PublicationName string
-	// Tables has at least one element and no duplicates.
+	// Tables has no duplicates, and at least one element where capture runs.
 	Tables []Table
+	// SourceStreaming asks for large transactions before they commit.
+	SourceStreaming bool
+	// SourceHeartbeat is zero for none.
+	SourceHeartbeat time.Duration
 	// Snapshot is always "never".
 	Snapshot string
 
@@ -41,6 +60,8 @@ type Config struct {
 	// SinkBEHosts are host or host:port, as given.
 	SinkBEHosts     []string
 	SinkLoadTimeout time.Duration
+	// SinkRefusedRows is RefusedStop or RefusedDeadLetter.
+	SinkRefusedRows string
 
 	FlushSize       int
 	FlushInterval   time.Duration
@@ -60,6 +81,24 @@ type Config struct {
 	BusDataDir   string
 	BusMaxBytes  int64
 	BusRetention time.Duration
+	// BusURL is empty for the server inside dbmazz.
+	BusURL string
+	// BusListen is host:port, BusOff, or empty for the default of the command.
+	BusListen      string
+	BusNKeyFile    string
+	BusCredsFile   string
+	BusUser        string
+	BusPassword    Secret
+	BusTLSCAFile   string
+	BusTLSCertFile string
+	BusTLSKeyFile  string
+	BusReplicas    int
+
+	SpoolDir string
+	// Instance is empty for the default.
+	Instance string
+	// MemoryLimit is zero for the default.
+	MemoryLimit int64
 
 	LogLevel slog.Level
 	// LogFormat is LogText or LogJSON.

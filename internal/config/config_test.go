@@ -30,7 +30,7 @@ func minimal(more ...string) []string {
 
 func mustLoad(t *testing.T, environ []string) (config.Config, []config.Warning) {
 	t.Helper()
-	cfg, warnings, err := config.Load(environ)
+	cfg, warnings, err := config.Load(environ, config.Capture|config.Apply)
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
@@ -170,6 +170,22 @@ var badValues = []struct{ assignment, want string }{
 	{"BUS_MAX_BYTES=16777217TiB", "out of range"},
 	{"BUS_RETENTION=1", "want a number with a unit such as 90m"},
 	{"BUS_RETENTION=-1h", "out of range"},
+	{"BUS_URL=http://h", `the scheme "http" is not supported; want nats://host:4222`},
+	{"BUS_URL=nats://u:" + hidden + "@h", "put that into BUS_USER and BUS_PASSWORD"},
+	{"BUS_URL=nats://h/x", "something after the host and port"},
+	{"BUS_URL=,", "it names no server"},
+	{"BUS_URL=nats://h:0", "out of range"},
+	{"BUS_LISTEN=a:b:c", "want host:port or off"},
+	{"BUS_REPLICAS=3", "more need BUS_URL of a NATS cluster"},
+	{"BUS_REPLICAS=6", "want 1 to 5"},
+	{"BUS_USER=u", "BUS_USER and BUS_PASSWORD need each other"},
+	{"BUS_TLS_CERT_FILE=c", "it needs BUS_TLS_KEY_FILE as well"},
+	{"BUS_TLS_KEY_FILE=c", "it needs BUS_TLS_CERT_FILE as well"},
+	{"SINK_REFUSED_ROWS=ignore", "want stop or dead-letter"},
+	{"SOURCE_STREAMING=maybe", "neither true nor false"},
+	{"SOURCE_HEARTBEAT_S=-1", "want 0 to 3600 seconds"},
+	{"INSTANCE=a b", "is not an instance name"},
+	{"MEMORY_LIMIT=1MiB", "out of range"},
 	{"LOG_LEVEL=trace", "want debug, info, warn or error"},
 	{"LOG_FORMAT=xml", "want text or json"},
 	{"SHUTDOWN_TIMEOUT_S=0", "want 1 to 3600 seconds"},
@@ -181,7 +197,7 @@ func TestEachBadValueIsNamedWithItsRemedy(t *testing.T) {
 	for _, test := range badValues {
 		t.Run(test.assignment, func(t *testing.T) {
 			t.Parallel()
-			_, _, err := config.Load(minimal(test.assignment))
+			_, _, err := config.Load(minimal(test.assignment), config.Capture|config.Apply)
 			var all *config.Error
 			if !errors.As(err, &all) {
 				t.Fatalf("Load: got %v, want an *Error", err)
@@ -205,7 +221,7 @@ func TestEachBadValueIsNamedWithItsRemedy(t *testing.T) {
 
 func TestAllProblemsAreReportedAtOnce(t *testing.T) {
 	t.Parallel()
-	_, _, err := config.Load([]string{"FLUSH_SIZE=abc", "SINK_PORT=x", "TABLES=A", "GRPC_ADDR=0.0.0.0"})
+	_, _, err := config.Load([]string{"FLUSH_SIZE=abc", "SINK_PORT=x", "TABLES=A", "GRPC_ADDR=0.0.0.0"}, config.Capture|config.Apply)
 	if err == nil {
 		t.Fatal("Load: want an error")
 	}
@@ -272,7 +288,7 @@ func TestSecretsCanComeFromFiles(t *testing.T) {
 		"GRPC_TOKEN_FILE=" + dir:                              "is a directory",
 		"SINK_PASSWORD_FILE=" + good + "\x00SINK_PASSWORD=pw": "SINK_PASSWORD_FILE is set as well",
 	} {
-		_, _, err := config.Load(minimal(strings.Split(environ, "\x00")...))
+		_, _, err := config.Load(minimal(strings.Split(environ, "\x00")...), config.Capture|config.Apply)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), hidden) {
 			t.Errorf("%q: got %v, want %s", environ, err, want)
 		}
@@ -290,7 +306,7 @@ func TestReplicationParameterIsStripped(t *testing.T) {
 		"host=h replication = 'database'":                       "host=h",
 		`host=h password='a replication=b\' c' user=u`:          `host=h password='a replication=b\' c' user=u`,
 	} {
-		cfg, _, err := config.Load(minimal("SOURCE_URL=" + given))
+		cfg, _, err := config.Load(minimal("SOURCE_URL="+given), config.Capture|config.Apply)
 		if want == "" {
 			if err == nil {
 				t.Errorf("%s: want an error", given)

@@ -112,7 +112,7 @@ func FuzzLoad(f *testing.F) {
 		secret := "~" + hidden + password + "~"
 		environ = append(minimal(), environ...)
 		environ = append(environ, "GRPC_TOKEN="+secret, "SOURCE_URL=postgres://u:"+secret+"@h/d", "SINK_URL=http://u:"+secret+"@h")
-		_, warnings, err := config.Load(environ)
+		_, warnings, err := config.Load(environ, config.Capture|config.Apply)
 		var all *config.Error
 		if err != nil && (!errors.As(err, &all) || strings.Count(err.Error(), "\n") != len(all.Problems)) {
 			t.Errorf("want an *Error with one line per problem: %v", err)

@@ -19,7 +19,7 @@ const (
 // defaultText is what a person reads as the default.
 func (v *variable) defaultText() string {
 	switch {
-	case v.required:
+	case v.needed != 0:
 		return "required"
 	case v.fallback == "":
 		return "-"
@@ -30,6 +30,12 @@ func (v *variable) defaultText() string {
 // fullDoc is the description with the other names of the variable.
 func (v *variable) fullDoc() string {
 	doc := v.doc
+	switch v.needed {
+	case Capture:
+		doc += " Not needed by dbmazz apply."
+	case Apply:
+		doc += " Not needed by dbmazz capture."
+	}
 	if v.file {
 		doc += " " + v.name + fileSuffix + " may name a file that holds it."
 	}
@@ -87,7 +93,7 @@ func Markdown() string {
 	for i := range variables {
 		v := &variables[i]
 		fallback := v.defaultText()
-		if !v.required && v.fallback != "" {
+		if v.needed == 0 && v.fallback != "" {
 			fallback = "`" + fallback + "`"
 		}
 		doc := strings.ReplaceAll(strings.ReplaceAll(v.fullDoc(), "|", `\|`), "<", "&lt;")
@@ -129,6 +135,8 @@ func (c Config) Redacted() []slog.Attr {
 		slog.String("slot", c.SlotName),
 		slog.String("publication", c.PublicationName),
 		slog.String("tables", strings.Join(tables, ",")),
+		slog.Bool("source_streaming", c.SourceStreaming),
+		slog.Duration("source_heartbeat", c.SourceHeartbeat),
 		slog.String("sink_url", c.SinkURL),
 		slog.Int("sink_port", c.SinkPort),
 		slog.String("sink_database", c.SinkDatabase),
@@ -137,6 +145,7 @@ func (c Config) Redacted() []slog.Attr {
 		slog.String("sink_delete_mode", c.SinkDeleteMode),
 		slog.String("sink_be_hosts", strings.Join(c.SinkBEHosts, ",")),
 		slog.Duration("sink_load_timeout", c.SinkLoadTimeout),
+		slog.String("sink_refused_rows", c.SinkRefusedRows),
 		slog.Int("flush_size", c.FlushSize),
 		slog.Duration("flush_interval", c.FlushInterval),
 		slog.Int64("flush_bytes", c.FlushBytes),
@@ -148,6 +157,9 @@ func (c Config) Redacted() []slog.Attr {
 		slog.Bool("grpc_insecure", c.GRPCInsecure),
 		slog.String("metrics_addr", c.MetricsAddr),
 		slog.String("bus_data_dir", c.BusDataDir),
+		slog.String("bus_url", c.BusURL),
+		slog.String("bus_listen", c.BusListen),
+		slog.Int("bus_replicas", c.BusReplicas),
 		slog.Int64("bus_max_bytes", c.BusMaxBytes),
 		slog.Duration("bus_retention", c.BusRetention),
 		slog.Duration("shutdown_timeout", c.ShutdownTimeout),

@@ -13,11 +13,11 @@ import (
 // secretFileMax bounds what NAME_FILE may hold.
 const secretFileMax = 64 << 10
 
-// Load reads the configuration from variables as os.Environ returns them; of a variable
-// that is given twice the last counts, and an empty one counts as not set.
-// The error is an *Error that names every problem.
-func Load(environ []string) (Config, []Warning, error) {
-	l := loader{values: valuesOf(environ)}
+// Load reads the configuration of a command that runs the given parts from variables as
+// os.Environ returns them; of a variable that is given twice the last counts, and an
+// empty one counts as not set. The error is an *Error that names every problem.
+func Load(environ []string, parts Parts) (Config, []Warning, error) {
+	l := loader{values: valuesOf(environ), parts: parts}
 	for i := range variables {
 		l.load(&variables[i])
 	}
@@ -41,6 +41,7 @@ func valuesOf(environ []string) map[string]string {
 
 type loader struct {
 	values   map[string]string
+	parts    Parts
 	config   Config
 	problems []Problem
 	warnings []Warning
@@ -63,7 +64,7 @@ func (l *loader) load(v *variable) {
 	switch {
 	case !ok:
 		return
-	case text == "" && v.required:
+	case text == "" && v.needed&l.parts != 0:
 		l.problem(v.name, "%s", requiredText(v))
 		return
 	case text == "":
@@ -187,8 +188,44 @@ func (l *loader) combine() {
 	if c.GRPCTLSClientCAFile != "" && c.GRPCTLSCertFile == "" {
 		l.problem("GRPC_TLS_CLIENT_CA_FILE", "it needs GRPC_TLS_CERT_FILE and GRPC_TLS_KEY_FILE as well")
 	}
+	l.combineBus()
 	l.checkExposure("GRPC_ADDR", c.GRPCAddr)
 	l.checkExposure("METRICS_ADDR", c.MetricsAddr)
+}
+
+// combineBus checks the settings of the queue against each other.
+func (l *loader) combineBus() {
+	c := &l.config
+	if (c.BusTLSCertFile == "") != (c.BusTLSKeyFile == "") {
+		name, other := "BUS_TLS_CERT_FILE", "BUS_TLS_KEY_FILE"
+		if c.BusTLSCertFile == "" {
+			name, other = other, name
+		}
+		l.problem(name, "it needs %s as well", other)
+	}
+	if (c.BusUser == "") != c.BusPassword.IsZero() {
+		l.problem("BUS_USER", "BUS_USER and BUS_PASSWORD need each other")
+	}
+	ways := 0
+	for _, set := range []bool{c.BusNKeyFile != "", c.BusCredsFile != "", c.BusUser != ""} {
+		if set {
+			ways++
+		}
+	}
+	switch {
+	case ways > 1:
+		l.problem("BUS_NKEY_FILE", "set only one of BUS_NKEY_FILE, BUS_CREDS_FILE and BUS_USER")
+	case c.BusURL == "" && ways > 0:
+		l.warn("BUS_URL", "it is not set, so what is set to sign in there has no effect")
+	}
+	switch {
+	case c.BusURL != "" && c.BusListen != "" && c.BusListen != BusOff:
+		l.problem("BUS_LISTEN", "it is about the server inside dbmazz, which does not run when BUS_URL is set; unset one of the two")
+	case c.BusURL == "" && c.BusReplicas > 1:
+		l.problem("BUS_REPLICAS", "the server inside dbmazz is one; more need BUS_URL of a NATS cluster")
+	case c.BusListen != "" && c.BusListen != BusOff && !isLoopback(c.BusListen) && c.BusTLSCertFile == "":
+		l.warn("BUS_LISTEN", "%s carries the data unencrypted; set BUS_TLS_CERT_FILE and BUS_TLS_KEY_FILE", c.BusListen)
+	}
 }
 
 // checkExposure refuses an address that others can reach and nothing protects.

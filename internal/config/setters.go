@@ -156,6 +156,16 @@ func setSlotName(c *Config, value string) error {
 	return nil
 }
 
+var instancePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,48}$`)
+
+func setInstance(c *Config, value string) error {
+	if !instancePattern.MatchString(value) {
+		return fmt.Errorf("%s is not an instance name; want 1 to 48 of A-Z, a-z, 0-9, _ and -", show(value))
+	}
+	c.Instance = value
+	return nil
+}
+
 func setPublicationName(c *Config, value string) error {
 	if len(value) > identifierMax || !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
 		return fmt.Errorf("%s is not a publication name; want text of 1 to %d bytes", show(value), identifierMax)

@@ -9,8 +9,8 @@ type variable struct {
 	legacy []string
 	// fallback is the text that counts when the variable is not set.
 	fallback string
-	// required has no default.
-	required bool
+	// needed names the stages that cannot do without it; it has no default.
+	needed Parts
 	// secret values are never shown.
 	secret bool
 	// file tells that NAME_FILE may name a file that holds the value.
@@ -30,7 +30,7 @@ var variables = []variable{
 		doc: "Kind of the source: postgres (or postgresql).",
 	},
 	{
-		name: "SOURCE_URL", legacy: []string{"DATABASE_URL"}, required: true, secret: true, file: true,
+		name: "SOURCE_URL", legacy: []string{"DATABASE_URL"}, needed: Capture, secret: true, file: true,
 		set: setSourceURL,
 		doc: "Connection string of the source: postgres://user:password@host:5432/database.",
 	},
@@ -44,9 +44,20 @@ var variables = []variable{
 		doc: "Name of the publication. Created when missing.",
 	},
 	{
-		name: "TABLES", required: true, set: setTables,
+		name: "TABLES", needed: Capture, set: setTables,
 		doc: `Tables to replicate: table or schema.table (schema public where none is given), separated by commas. ` +
 			`A name that is not all lower case needs double quotes: "My""Shop"."Orders".`,
+	},
+	{
+		name: "SOURCE_STREAMING", fallback: "true", set: boolean(func(c *Config) *bool { return &c.SourceStreaming }),
+		doc: "Receive large transactions while they run (PostgreSQL 14 and later), so that the server need not spill them to its disk. " +
+			"They wait in SPOOL_DIR for their commit.",
+	},
+	{
+		name: "SOURCE_HEARTBEAT_S", fallback: "0",
+		set: duration(func(c *Config) *time.Duration { return &c.SourceHeartbeat }, unitSeconds, 0, 3600),
+		doc: "Seconds between small messages (pg_logical_emit_message) that dbmazz writes into the source's log, for servers whose slot " +
+			"stands still while other databases are busy; 0 writes none.",
 	},
 	{
 		name: "SNAPSHOT", legacy: []string{"DO_SNAPSHOT"}, fallback: "never", set: setSnapshot,
@@ -58,7 +69,7 @@ var variables = []variable{
 		doc: "Kind of the sink: starrocks.",
 	},
 	{
-		name: "SINK_URL", legacy: []string{"STARROCKS_URL"}, required: true, set: setSinkURL,
+		name: "SINK_URL", legacy: []string{"STARROCKS_URL"}, needed: Apply, set: setSinkURL,
 		doc: "HTTP address of a StarRocks FE (or BE): http://host:8030. The scheme defaults to http, the port to 8030.",
 	},
 	{
@@ -67,7 +78,7 @@ var variables = []variable{
 		doc: "MySQL protocol port of the StarRocks FE.",
 	},
 	{
-		name: "SINK_DATABASE", legacy: []string{"STARROCKS_DB"}, required: true,
+		name: "SINK_DATABASE", legacy: []string{"STARROCKS_DB"}, needed: Apply,
 		set: text(func(c *Config) *string { return &c.SinkDatabase }),
 		doc: "Database in the sink that receives the tables.",
 	},
@@ -95,6 +106,12 @@ var variables = []variable{
 		name: "SINK_LOAD_TIMEOUT_S", fallback: "120",
 		set: duration(func(c *Config) *time.Duration { return &c.SinkLoadTimeout }, unitSeconds, 1, 259_200),
 		doc: "Longest time one load may take, in seconds.",
+	},
+	{
+		name: "SINK_REFUSED_ROWS", fallback: RefusedStop,
+		set: choice(func(c *Config) *string { return &c.SinkRefusedRows }, refusedRows),
+		doc: "What a row does that the sink can never take: stop the pipeline with a message that names the row, or dead-letter, which sets the row " +
+			"aside (dbmazz dlq) and goes on.",
 	},
 	{
 		name: "FLUSH_SIZE", fallback: "10000",
@@ -153,7 +170,51 @@ var variables = []variable{
 	{
 		name: "BUS_DATA_DIR", fallback: "./dbmazz-data",
 		set: text(func(c *Config) *string { return &c.BusDataDir }),
-		doc: "Folder of the queue. It must survive restarts.",
+		doc: "Folder of the queue. It must survive restarts. An apply process on the same machine finds its capture through it.",
+	},
+	{
+		name: "BUS_URL", set: setBusURL,
+		doc: "Servers of an existing NATS installation with JetStream, nats://host:4222 or tls://host:4222, separated by commas. " +
+			"Empty means the server inside capture.",
+	},
+	{
+		name: "BUS_LISTEN", set: setBusListen,
+		doc: "Address (host:port) where the server inside dbmazz listens for an apply process on another machine; off means nowhere. " +
+			"Defaults to 127.0.0.1:4222 for dbmazz capture and to off for dbmazz run. Clients need the key in BUS_DATA_DIR/bus.nk.",
+	},
+	{
+		name: "BUS_NKEY_FILE", set: text(func(c *Config) *string { return &c.BusNKeyFile }),
+		doc: "File with the nkey seed to sign in with at BUS_URL, such as a copy of capture's BUS_DATA_DIR/bus.nk.",
+	},
+	{
+		name: "BUS_CREDS_FILE", set: text(func(c *Config) *string { return &c.BusCredsFile }),
+		doc: "Credentials file (.creds) to sign in with at BUS_URL.",
+	},
+	{
+		name: "BUS_USER", set: text(func(c *Config) *string { return &c.BusUser }),
+		doc: "User name to sign in with at BUS_URL.",
+	},
+	{
+		name: "BUS_PASSWORD", secret: true, file: true,
+		set: secret(func(c *Config) *Secret { return &c.BusPassword }),
+		doc: "Password of BUS_USER.",
+	},
+	{
+		name: "BUS_TLS_CA_FILE", set: text(func(c *Config) *string { return &c.BusTLSCAFile }),
+		doc: "Certificates (PEM) that the servers of BUS_URL are verified with, instead of the system's.",
+	},
+	{
+		name: "BUS_TLS_CERT_FILE", set: text(func(c *Config) *string { return &c.BusTLSCertFile }),
+		doc: "Certificate chain (PEM): of the server that listens on BUS_LISTEN, or of this client at BUS_URL.",
+	},
+	{
+		name: "BUS_TLS_KEY_FILE", set: text(func(c *Config) *string { return &c.BusTLSKeyFile }),
+		doc: "Key (PEM) of that certificate.",
+	},
+	{
+		name: "BUS_REPLICAS", fallback: "1",
+		set: integer(func(c *Config) *int { return &c.BusReplicas }, 1, 5),
+		doc: "How many servers of the cluster at BUS_URL keep the queue. 3 survives the loss of one.",
 	},
 	{
 		name: "BUS_MAX_BYTES", fallback: "10GiB",
@@ -163,6 +224,20 @@ var variables = []variable{
 	{
 		name: "BUS_RETENTION", fallback: "1h", set: setRetention,
 		doc: "How long applied changes are kept for replay, such as 90m or 24h; 0 means not at all.",
+	},
+	{
+		name: "SPOOL_DIR", set: text(func(c *Config) *string { return &c.SpoolDir }),
+		doc: "Folder for transactions that are received before they commit. Nothing in it needs to survive. Defaults to BUS_DATA_DIR/spool, " +
+			"and with BUS_URL to the system's folder for temporary files.",
+	},
+	{
+		name: "INSTANCE", set: setInstance,
+		doc: "Name of this process among those of the pipeline, in status and logs. Defaults to the host name and a random part.",
+	},
+	{
+		name: "MEMORY_LIMIT",
+		set:  size(func(c *Config) *int64 { return &c.MemoryLimit }, 64<<20, 1<<40),
+		doc:  "Memory that the process aims to stay below, with a suffix as for FLUSH_BYTES. Defaults to GOMEMLIMIT, else to 90 % of the container's limit.",
 	},
 	{
 		name: "LOG_LEVEL", legacy: []string{legacyLogLevel}, fallback: "info", set: setLogLevel,
@@ -185,6 +260,7 @@ var (
 	sourceTypes = choices{{"postgres", "postgres"}, {"postgresql", "postgres"}}
 	sinkTypes   = choices{{"starrocks", "starrocks"}}
 	deleteModes = choices{{DeleteSoft, DeleteSoft}, {DeleteHard, DeleteHard}}
+	refusedRows = choices{{RefusedStop, RefusedStop}, {RefusedDeadLetter, RefusedDeadLetter}}
 	logFormats  = choices{{LogText, LogText}, {LogJSON, LogJSON}}
 )
 

@@ -224,6 +224,9 @@ const (
 	StageStatus_STATE_FAILED StageStatus_State = 7
 	// Another process does the work; this one takes over when that ends.
 	StageStatus_STATE_STANDBY StageStatus_State = 8
+	// The process that does the work has not been heard of for a while, or there is
+	// none.
+	StageStatus_STATE_SILENT StageStatus_State = 9
 )
 
 // Enum value maps for StageStatus_State.
@@ -238,6 +241,7 @@ var (
 		6: "STATE_STOPPED",
 		7: "STATE_FAILED",
 		8: "STATE_STANDBY",
+		9: "STATE_SILENT",
 	}
 	StageStatus_State_value = map[string]int32{
 		"STATE_UNKNOWN":  0,
@@ -249,6 +253,7 @@ var (
 		"STATE_STOPPED":  6,
 		"STATE_FAILED":   7,
 		"STATE_STANDBY":  8,
+		"STATE_SILENT":   9,
 	}
 )
 
@@ -276,7 +281,7 @@ func (x StageStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StageStatus_State.Descriptor instead.
 func (StageStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{14, 0}
+	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // HealthCheckRequest asks for the health of the pipeline.
@@ -884,7 +889,11 @@ type StatusResponse struct {
 	// Kind of source, as SOURCE_TYPE says it.
 	SourceType string `protobuf:"bytes,114,opt,name=source_type,json=sourceType,proto3" json:"source_type,omitempty"`
 	// Kind of sink, as SINK_TYPE says it.
-	SinkType      string `protobuf:"bytes,115,opt,name=sink_type,json=sinkType,proto3" json:"sink_type,omitempty"`
+	SinkType string `protobuf:"bytes,115,opt,name=sink_type,json=sinkType,proto3" json:"sink_type,omitempty"`
+	// The processes of the pipeline: the one that answers first, then the others.
+	Processes []*ProcessStatus `protobuf:"bytes,116,rep,name=processes,proto3" json:"processes,omitempty"`
+	// Rows that were set aside because the sink could not take them (dbmazz dlq).
+	DeadLetters   uint64 `protobuf:"varint,117,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1115,6 +1124,138 @@ func (x *StatusResponse) GetSinkType() string {
 	return ""
 }
 
+func (x *StatusResponse) GetProcesses() []*ProcessStatus {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetDeadLetters() uint64 {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return 0
+}
+
+// ProcessStatus is one process of the pipeline.
+type ProcessStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the process, as INSTANCE gives it.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Host that it runs on and its process number there.
+	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// Process number on the host.
+	Pid int64 `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Version of dbmazz.
+	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// When it started, unix milliseconds.
+	StartedAtUnixMs int64 `protobuf:"varint,5,opt,name=started_at_unix_ms,json=startedAtUnixMs,proto3" json:"started_at_unix_ms,omitempty"`
+	// What it does for capture: "active", "standby", or empty if that is not its job.
+	Capture string `protobuf:"bytes,6,opt,name=capture,proto3" json:"capture,omitempty"`
+	// What it does for apply, in the same words.
+	Apply string `protobuf:"bytes,7,opt,name=apply,proto3" json:"apply,omitempty"`
+	// When it was heard of last, unix milliseconds.
+	HeardUnixMs int64 `protobuf:"varint,8,opt,name=heard_unix_ms,json=heardUnixMs,proto3" json:"heard_unix_ms,omitempty"`
+	// Whether it has not been heard of for so long that it is taken for gone.
+	Silent        bool `protobuf:"varint,9,opt,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessStatus) Reset() {
+	*x = ProcessStatus{}
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessStatus) ProtoMessage() {}
+
+func (x *ProcessStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessStatus.ProtoReflect.Descriptor instead.
+func (*ProcessStatus) Descriptor() ([]byte, []int) {
+	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProcessStatus) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *ProcessStatus) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ProcessStatus) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ProcessStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ProcessStatus) GetStartedAtUnixMs() int64 {
+	if x != nil {
+		return x.StartedAtUnixMs
+	}
+	return 0
+}
+
+func (x *ProcessStatus) GetCapture() string {
+	if x != nil {
+		return x.Capture
+	}
+	return ""
+}
+
+func (x *ProcessStatus) GetApply() string {
+	if x != nil {
+		return x.Apply
+	}
+	return ""
+}
+
+func (x *ProcessStatus) GetHeardUnixMs() int64 {
+	if x != nil {
+		return x.HeardUnixMs
+	}
+	return 0
+}
+
+func (x *ProcessStatus) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
+}
+
 // TableSnapshotProgress is the copy of one table.
 type TableSnapshotProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1132,7 +1273,7 @@ type TableSnapshotProgress struct {
 
 func (x *TableSnapshotProgress) Reset() {
 	*x = TableSnapshotProgress{}
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[13]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1285,7 @@ func (x *TableSnapshotProgress) String() string {
 func (*TableSnapshotProgress) ProtoMessage() {}
 
 func (x *TableSnapshotProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[13]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1298,7 @@ func (x *TableSnapshotProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TableSnapshotProgress.ProtoReflect.Descriptor instead.
 func (*TableSnapshotProgress) Descriptor() ([]byte, []int) {
-	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{13}
+	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TableSnapshotProgress) GetTableName() string {
@@ -1205,13 +1346,19 @@ type StageStatus struct {
 	Restarts uint64 `protobuf:"varint,6,opt,name=restarts,proto3" json:"restarts,omitempty"`
 	// Since when the stage is in this state, unix milliseconds.
 	StateSinceUnixMs int64 `protobuf:"varint,7,opt,name=state_since_unix_ms,json=stateSinceUnixMs,proto3" json:"state_since_unix_ms,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The process that does the work, by the name that INSTANCE gives it; empty if none
+	// is known.
+	Instance string `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`
+	// When that process was heard of last, by the clock of the process that answers, unix
+	// milliseconds.
+	HeardUnixMs   int64 `protobuf:"varint,9,opt,name=heard_unix_ms,json=heardUnixMs,proto3" json:"heard_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StageStatus) Reset() {
 	*x = StageStatus{}
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[14]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1370,7 @@ func (x *StageStatus) String() string {
 func (*StageStatus) ProtoMessage() {}
 
 func (x *StageStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[14]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1383,7 @@ func (x *StageStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageStatus.ProtoReflect.Descriptor instead.
 func (*StageStatus) Descriptor() ([]byte, []int) {
-	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{14}
+	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StageStatus) GetName() string {
@@ -1288,6 +1435,20 @@ func (x *StageStatus) GetStateSinceUnixMs() int64 {
 	return 0
 }
 
+func (x *StageStatus) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *StageStatus) GetHeardUnixMs() int64 {
+	if x != nil {
+		return x.HeardUnixMs
+	}
+	return 0
+}
+
 // QueueStatus is the durable queue between the stages.
 type QueueStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1316,7 +1477,7 @@ type QueueStatus struct {
 
 func (x *QueueStatus) Reset() {
 	*x = QueueStatus{}
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[15]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1489,7 @@ func (x *QueueStatus) String() string {
 func (*QueueStatus) ProtoMessage() {}
 
 func (x *QueueStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[15]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1502,7 @@ func (x *QueueStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueStatus.ProtoReflect.Descriptor instead.
 func (*QueueStatus) Descriptor() ([]byte, []int) {
-	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{15}
+	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *QueueStatus) GetMessages() uint64 {
@@ -1418,7 +1579,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[16]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1591,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[16]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1604,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{16}
+	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MetricsRequest) GetIntervalMs() uint32 {
@@ -1512,13 +1673,15 @@ type MetricsResponse struct {
 	RssBytes uint64 `protobuf:"varint,115,opt,name=rss_bytes,json=rssBytes,proto3" json:"rss_bytes,omitempty"`
 	// Transactions captured since the process started.
 	TransactionsCapturedTotal uint64 `protobuf:"varint,116,opt,name=transactions_captured_total,json=transactionsCapturedTotal,proto3" json:"transactions_captured_total,omitempty"`
-	unknownFields             protoimpl.UnknownFields
-	sizeCache                 protoimpl.SizeCache
+	// Rows that were set aside because the sink could not take them.
+	DeadLetters   uint64 `protobuf:"varint,117,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[17]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1693,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dbmazz_dbmazz_proto_msgTypes[17]
+	mi := &file_dbmazz_dbmazz_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1706,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{17}
+	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MetricsResponse) GetTimestamp() uint64 {
@@ -1728,6 +1891,13 @@ func (x *MetricsResponse) GetTransactionsCapturedTotal() uint64 {
 	return 0
 }
 
+func (x *MetricsResponse) GetDeadLetters() uint64 {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return 0
+}
+
 var File_dbmazz_dbmazz_proto protoreflect.FileDescriptor
 
 const file_dbmazz_dbmazz_proto_rawDesc = "" +
@@ -1767,7 +1937,8 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x0fControlResponse\x12\x18\n" +
 	"\asuccess\x18\x01 \x01(\bR\asuccess\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x0f\n" +
-	"\rStatusRequest\"\xb9\t\n" +
+	"\rStatusRequest\"\x91\n" +
+	"\n" +
 	"\x0eStatusResponse\x125\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1f.dbmazz.StatusResponse.CdcStateR\x05state\x12\x1f\n" +
 	"\vcurrent_lsn\x18\x02 \x01(\x04R\n" +
@@ -1802,13 +1973,25 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x05ready\x18q \x01(\bR\x05ready\x12\x1f\n" +
 	"\vsource_type\x18r \x01(\tR\n" +
 	"sourceType\x12\x1b\n" +
-	"\tsink_type\x18s \x01(\tR\bsinkType\">\n" +
+	"\tsink_type\x18s \x01(\tR\bsinkType\x123\n" +
+	"\tprocesses\x18t \x03(\v2\x15.dbmazz.ProcessStatusR\tprocesses\x12!\n" +
+	"\fdead_letters\x18u \x01(\x04R\vdeadLetters\">\n" +
 	"\bCdcState\x12\v\n" +
 	"\aRUNNING\x10\x00\x12\n" +
 	"\n" +
 	"\x06PAUSED\x10\x01\x12\f\n" +
 	"\bDRAINING\x10\x02\x12\v\n" +
-	"\aSTOPPED\x10\x03\"\x9b\x01\n" +
+	"\aSTOPPED\x10\x03\"\x84\x02\n" +
+	"\rProcessStatus\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12+\n" +
+	"\x12started_at_unix_ms\x18\x05 \x01(\x03R\x0fstartedAtUnixMs\x12\x18\n" +
+	"\acapture\x18\x06 \x01(\tR\acapture\x12\x14\n" +
+	"\x05apply\x18\a \x01(\tR\x05apply\x12\"\n" +
+	"\rheard_unix_ms\x18\b \x01(\x03R\vheardUnixMs\x12\x16\n" +
+	"\x06silent\x18\t \x01(\bR\x06silent\"\x9b\x01\n" +
 	"\x15TableSnapshotProgress\x12\x1d\n" +
 	"\n" +
 	"table_name\x18\x01 \x01(\tR\ttableName\x12!\n" +
@@ -1816,7 +1999,7 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\vchunks_done\x18\x03 \x01(\x04R\n" +
 	"chunksDone\x12\x1f\n" +
 	"\vrows_synced\x18\x04 \x01(\x04R\n" +
-	"rowsSynced\"\xb4\x03\n" +
+	"rowsSynced\"\x86\x04\n" +
 	"\vStageStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.dbmazz.StageStatus.StateR\x05state\x12\x16\n" +
@@ -1824,7 +2007,9 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x121\n" +
 	"\x15last_activity_unix_ms\x18\x05 \x01(\x03R\x12lastActivityUnixMs\x12\x1a\n" +
 	"\brestarts\x18\x06 \x01(\x04R\brestarts\x12-\n" +
-	"\x13state_since_unix_ms\x18\a \x01(\x03R\x10stateSinceUnixMs\"\xb3\x01\n" +
+	"\x13state_since_unix_ms\x18\a \x01(\x03R\x10stateSinceUnixMs\x12\x1a\n" +
+	"\binstance\x18\b \x01(\tR\binstance\x12\"\n" +
+	"\rheard_unix_ms\x18\t \x01(\x03R\vheardUnixMs\"\xc5\x01\n" +
 	"\x05State\x12\x11\n" +
 	"\rSTATE_UNKNOWN\x10\x00\x12\x12\n" +
 	"\x0eSTATE_STARTING\x10\x01\x12\x11\n" +
@@ -1834,7 +2019,8 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x0eSTATE_DRAINING\x10\x05\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x06\x12\x10\n" +
 	"\fSTATE_FAILED\x10\a\x12\x11\n" +
-	"\rSTATE_STANDBY\x10\b\"\xc3\x02\n" +
+	"\rSTATE_STANDBY\x10\b\x12\x10\n" +
+	"\fSTATE_SILENT\x10\t\"\xc3\x02\n" +
 	"\vQueueStatus\x12\x1a\n" +
 	"\bmessages\x18\x01 \x01(\x04R\bmessages\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x1b\n" +
@@ -1847,7 +2033,7 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x0eacked_sequence\x18\t \x01(\x04R\rackedSequence\"1\n" +
 	"\x0eMetricsRequest\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
-	"intervalMs\"\xb6\t\n" +
+	"intervalMs\"\xd9\t\n" +
 	"\x0fMetricsResponse\x12\x1c\n" +
 	"\ttimestamp\x18\x01 \x01(\x04R\ttimestamp\x12*\n" +
 	"\x11events_per_second\x18\x02 \x01(\x01R\x0feventsPerSecond\x12\x1b\n" +
@@ -1875,7 +2061,8 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x15end_to_end_lag_p50_ms\x18q \x01(\x04R\x10endToEndLagP50Ms\x12/\n" +
 	"\x15end_to_end_lag_p99_ms\x18r \x01(\x04R\x10endToEndLagP99Ms\x12\x1b\n" +
 	"\trss_bytes\x18s \x01(\x04R\brssBytes\x12>\n" +
-	"\x1btransactions_captured_total\x18t \x01(\x04R\x19transactionsCapturedTotal2Q\n" +
+	"\x1btransactions_captured_total\x18t \x01(\x04R\x19transactionsCapturedTotal\x12!\n" +
+	"\fdead_letters\x18u \x01(\x04R\vdeadLetters2Q\n" +
 	"\rHealthService\x12@\n" +
 	"\x05Check\x12\x1a.dbmazz.HealthCheckRequest\x1a\x1b.dbmazz.HealthCheckResponse2\x9a\x04\n" +
 	"\x11CdcControlService\x126\n" +
@@ -1905,7 +2092,7 @@ func file_dbmazz_dbmazz_proto_rawDescGZIP() []byte {
 }
 
 var file_dbmazz_dbmazz_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_dbmazz_dbmazz_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_dbmazz_dbmazz_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_dbmazz_dbmazz_proto_goTypes = []any{
 	(HealthCheckResponse_ServingStatus)(0), // 0: dbmazz.HealthCheckResponse.ServingStatus
 	(HealthCheckResponse_Stage)(0),         // 1: dbmazz.HealthCheckResponse.Stage
@@ -1924,47 +2111,49 @@ var file_dbmazz_dbmazz_proto_goTypes = []any{
 	(*ControlResponse)(nil),                // 14: dbmazz.ControlResponse
 	(*StatusRequest)(nil),                  // 15: dbmazz.StatusRequest
 	(*StatusResponse)(nil),                 // 16: dbmazz.StatusResponse
-	(*TableSnapshotProgress)(nil),          // 17: dbmazz.TableSnapshotProgress
-	(*StageStatus)(nil),                    // 18: dbmazz.StageStatus
-	(*QueueStatus)(nil),                    // 19: dbmazz.QueueStatus
-	(*MetricsRequest)(nil),                 // 20: dbmazz.MetricsRequest
-	(*MetricsResponse)(nil),                // 21: dbmazz.MetricsResponse
+	(*ProcessStatus)(nil),                  // 17: dbmazz.ProcessStatus
+	(*TableSnapshotProgress)(nil),          // 18: dbmazz.TableSnapshotProgress
+	(*StageStatus)(nil),                    // 19: dbmazz.StageStatus
+	(*QueueStatus)(nil),                    // 20: dbmazz.QueueStatus
+	(*MetricsRequest)(nil),                 // 21: dbmazz.MetricsRequest
+	(*MetricsResponse)(nil),                // 22: dbmazz.MetricsResponse
 }
 var file_dbmazz_dbmazz_proto_depIdxs = []int32{
 	0,  // 0: dbmazz.HealthCheckResponse.status:type_name -> dbmazz.HealthCheckResponse.ServingStatus
 	1,  // 1: dbmazz.HealthCheckResponse.stage:type_name -> dbmazz.HealthCheckResponse.Stage
 	2,  // 2: dbmazz.StatusResponse.state:type_name -> dbmazz.StatusResponse.CdcState
-	17, // 3: dbmazz.StatusResponse.table_progress:type_name -> dbmazz.TableSnapshotProgress
-	18, // 4: dbmazz.StatusResponse.stages:type_name -> dbmazz.StageStatus
-	19, // 5: dbmazz.StatusResponse.queue:type_name -> dbmazz.QueueStatus
-	3,  // 6: dbmazz.StageStatus.state:type_name -> dbmazz.StageStatus.State
-	4,  // 7: dbmazz.HealthService.Check:input_type -> dbmazz.HealthCheckRequest
-	6,  // 8: dbmazz.CdcControlService.Pause:input_type -> dbmazz.PauseRequest
-	7,  // 9: dbmazz.CdcControlService.Resume:input_type -> dbmazz.ResumeRequest
-	8,  // 10: dbmazz.CdcControlService.DrainAndStop:input_type -> dbmazz.DrainRequest
-	9,  // 11: dbmazz.CdcControlService.Stop:input_type -> dbmazz.StopRequest
-	10, // 12: dbmazz.CdcControlService.ReloadConfig:input_type -> dbmazz.ReloadConfigRequest
-	11, // 13: dbmazz.CdcControlService.StartSnapshot:input_type -> dbmazz.StartSnapshotRequest
-	12, // 14: dbmazz.CdcControlService.PauseSnapshot:input_type -> dbmazz.PauseSnapshotRequest
-	13, // 15: dbmazz.CdcControlService.ResumeSnapshot:input_type -> dbmazz.ResumeSnapshotRequest
-	15, // 16: dbmazz.CdcStatusService.GetStatus:input_type -> dbmazz.StatusRequest
-	20, // 17: dbmazz.CdcMetricsService.StreamMetrics:input_type -> dbmazz.MetricsRequest
-	5,  // 18: dbmazz.HealthService.Check:output_type -> dbmazz.HealthCheckResponse
-	14, // 19: dbmazz.CdcControlService.Pause:output_type -> dbmazz.ControlResponse
-	14, // 20: dbmazz.CdcControlService.Resume:output_type -> dbmazz.ControlResponse
-	14, // 21: dbmazz.CdcControlService.DrainAndStop:output_type -> dbmazz.ControlResponse
-	14, // 22: dbmazz.CdcControlService.Stop:output_type -> dbmazz.ControlResponse
-	14, // 23: dbmazz.CdcControlService.ReloadConfig:output_type -> dbmazz.ControlResponse
-	14, // 24: dbmazz.CdcControlService.StartSnapshot:output_type -> dbmazz.ControlResponse
-	14, // 25: dbmazz.CdcControlService.PauseSnapshot:output_type -> dbmazz.ControlResponse
-	14, // 26: dbmazz.CdcControlService.ResumeSnapshot:output_type -> dbmazz.ControlResponse
-	16, // 27: dbmazz.CdcStatusService.GetStatus:output_type -> dbmazz.StatusResponse
-	21, // 28: dbmazz.CdcMetricsService.StreamMetrics:output_type -> dbmazz.MetricsResponse
-	18, // [18:29] is the sub-list for method output_type
-	7,  // [7:18] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	18, // 3: dbmazz.StatusResponse.table_progress:type_name -> dbmazz.TableSnapshotProgress
+	19, // 4: dbmazz.StatusResponse.stages:type_name -> dbmazz.StageStatus
+	20, // 5: dbmazz.StatusResponse.queue:type_name -> dbmazz.QueueStatus
+	17, // 6: dbmazz.StatusResponse.processes:type_name -> dbmazz.ProcessStatus
+	3,  // 7: dbmazz.StageStatus.state:type_name -> dbmazz.StageStatus.State
+	4,  // 8: dbmazz.HealthService.Check:input_type -> dbmazz.HealthCheckRequest
+	6,  // 9: dbmazz.CdcControlService.Pause:input_type -> dbmazz.PauseRequest
+	7,  // 10: dbmazz.CdcControlService.Resume:input_type -> dbmazz.ResumeRequest
+	8,  // 11: dbmazz.CdcControlService.DrainAndStop:input_type -> dbmazz.DrainRequest
+	9,  // 12: dbmazz.CdcControlService.Stop:input_type -> dbmazz.StopRequest
+	10, // 13: dbmazz.CdcControlService.ReloadConfig:input_type -> dbmazz.ReloadConfigRequest
+	11, // 14: dbmazz.CdcControlService.StartSnapshot:input_type -> dbmazz.StartSnapshotRequest
+	12, // 15: dbmazz.CdcControlService.PauseSnapshot:input_type -> dbmazz.PauseSnapshotRequest
+	13, // 16: dbmazz.CdcControlService.ResumeSnapshot:input_type -> dbmazz.ResumeSnapshotRequest
+	15, // 17: dbmazz.CdcStatusService.GetStatus:input_type -> dbmazz.StatusRequest
+	21, // 18: dbmazz.CdcMetricsService.StreamMetrics:input_type -> dbmazz.MetricsRequest
+	5,  // 19: dbmazz.HealthService.Check:output_type -> dbmazz.HealthCheckResponse
+	14, // 20: dbmazz.CdcControlService.Pause:output_type -> dbmazz.ControlResponse
+	14, // 21: dbmazz.CdcControlService.Resume:output_type -> dbmazz.ControlResponse
+	14, // 22: dbmazz.CdcControlService.DrainAndStop:output_type -> dbmazz.ControlResponse
+	14, // 23: dbmazz.CdcControlService.Stop:output_type -> dbmazz.ControlResponse
+	14, // 24: dbmazz.CdcControlService.ReloadConfig:output_type -> dbmazz.ControlResponse
+	14, // 25: dbmazz.CdcControlService.StartSnapshot:output_type -> dbmazz.ControlResponse
+	14, // 26: dbmazz.CdcControlService.PauseSnapshot:output_type -> dbmazz.ControlResponse
+	14, // 27: dbmazz.CdcControlService.ResumeSnapshot:output_type -> dbmazz.ControlResponse
+	16, // 28: dbmazz.CdcStatusService.GetStatus:output_type -> dbmazz.StatusResponse
+	22, // 29: dbmazz.CdcMetricsService.StreamMetrics:output_type -> dbmazz.MetricsResponse
+	19, // [19:30] is the sub-list for method output_type
+	8,  // [8:19] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_dbmazz_dbmazz_proto_init() }
@@ -1978,7 +2167,7 @@ func file_dbmazz_dbmazz_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dbmazz_dbmazz_proto_rawDesc), len(file_dbmazz_dbmazz_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -20,6 +20,8 @@ type LoadInfo struct {
 	Loaded   int64     `json:"loaded_rows"`
 	Filtered int64     `json:"filtered_rows"`
 	Bytes    int       `json:"bytes"`
+	// Agent is the User-Agent of the client.
+	Agent string `json:"agent"`
 }
 
 // answer sends the outcome, or what a fault makes of it.
@@ -31,8 +33,11 @@ func (l *load) answer() {
 	switch {
 	case f.is(FaultLostResponse):
 		panic(http.ErrAbortHandler)
-	case f.is(FaultCommitLate):
+	case f.is(FaultCommitLate), f.is(FaultBeginLate):
 		return
+	case f.is(FaultBEDies):
+		l.srv.bounce(PartBE, time.Duration(f.Delay))
+		panic(http.ErrAbortHandler)
 	case f.is(FaultHTTPErrorAfterCommit):
 		http.Error(l.w, f.message("stand-in fault"), f.code(http.StatusBadGateway))
 		return
@@ -71,7 +76,7 @@ func (l *load) note() {
 	s := l.srv.store
 	info := LoadInfo{
 		Time: s.opts.Now(), TxnID: l.res.txnID, Label: l.res.label, DB: l.db, Table: l.table,
-		Status: l.res.status, Message: l.res.message, Bytes: l.res.loadBytes,
+		Status: l.res.status, Message: l.res.message, Bytes: l.res.loadBytes, Agent: l.r.UserAgent(),
 	}
 	if l.res.ended {
 		info.Total, info.Loaded, info.Filtered = l.res.rows.total, l.res.rows.loaded(), l.res.rows.filtered
@@ -79,6 +84,9 @@ func (l *load) note() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.noteLoad(info)
+	if l.res.status == statusSuccess || l.res.status == statusPublishTimeout {
+		s.writers.add(info.Agent).Loads++
+	}
 }
 
 func (s *store) visible(t *txn) bool {

@@ -26,6 +26,8 @@ func (b *backEnd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parts := restPath(r)
 	switch {
 	case len(parts) == 4 && parts[0] == "api" && parts[3] == "_stream_load" && r.Method == http.MethodPut:
+		b.srv.running.Add(1)
+		defer b.srv.running.Add(-1)
 		l := &load{srv: b.srv, w: w, r: r, db: parts[1], table: parts[2]}
 		l.serve()
 	case len(parts) == 2 && parts[0] == "api" && parts[1] == "_load_error_log":
@@ -81,6 +83,10 @@ func (l *load) serve() {
 	if l.early() {
 		return
 	}
+	if l.fault.is(FaultBeginLate) {
+		l.beginLate()
+		return
+	}
 	if err := l.begin(); err != nil {
 		l.fail(err)
 		return
@@ -88,6 +94,21 @@ func (l *load) serve() {
 	body, ok := l.read()
 	if !ok {
 		l.hangUp()
+		return
+	}
+	l.finish(body)
+}
+
+// beginLate is a load whose client has gone when it begins.
+func (l *load) beginLate() {
+	body, ok := l.read()
+	l.hangUp()
+	if !ok {
+		return
+	}
+	l.srv.hold(time.Duration(l.fault.Delay), l.gate)
+	if err := l.begin(); err != nil {
+		l.fail(err)
 		return
 	}
 	l.finish(body)
@@ -199,6 +220,8 @@ func (l *load) finish(body string) {
 	case l.fault.is(FaultCommitLate):
 		l.hangUp()
 		l.srv.hold(time.Duration(l.fault.Delay), l.gate)
+	case l.fault.is(FaultLeaderChange):
+		l.srv.store.changeLeader()
 	}
 	start = time.Now()
 	mode := publishMode{later: l.fault.is(FaultPublishTimeout)}

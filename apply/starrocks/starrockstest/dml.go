@@ -1,6 +1,7 @@
 package starrockstest
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -225,6 +226,9 @@ func (s *store) deleteRows(ses *session, n deleteRows) (*result, error) {
 		return nil, analysisError("Delete must specify where clause to prevent full table delete")
 	}
 	if w.t.model != modelPrimary {
+		if err := checkDelete(w.t.schema, n.where); err != nil {
+			return nil, err
+		}
 		return s.deleteAppended(ses, w, n)
 	}
 	err = s.matching(ses, w, n.where, func(n *env, _ string) error {
@@ -235,6 +239,50 @@ func (s *store) deleteRows(ses *session, n deleteRows) (*result, error) {
 		return nil, err
 	}
 	return s.commitStatement(w), nil
+}
+
+// checkDelete refuses what a DELETE on a table without a primary key does not know: it is kept as a filter for later
+// reads, of comparisons of a column with a value that all hold.
+func checkDelete(sc *schema, where expr) error {
+	column := func(e expr) error {
+		ref, ok := e.(columnRef)
+		if !ok {
+			return ddlError("Left expr of binary predicate should be column name")
+		}
+		if sc.find(ref.name) < 0 {
+			return sqlError(1054, "42S22", "Unknown column '%s' in 'where clause'", ref.name)
+		}
+		return nil
+	}
+	isValue := func(e expr) bool {
+		_, ok := e.(literal)
+		return ok
+	}
+	switch e := where.(type) {
+	case binaryExpr:
+		switch e.op {
+		case "and":
+			if err := checkDelete(sc, e.l); err != nil {
+				return err
+			}
+			return checkDelete(sc, e.r)
+		case "or", "xor":
+			return ddlError("Compound predicate's op should be AND")
+		case "=", "<>", "<", "<=", ">", ">=":
+			if !isValue(e.r) {
+				return ddlError("Right expr of binary predicate should be value")
+			}
+			return column(e.l)
+		}
+	case isNullExpr:
+		return column(e.e)
+	case inExpr:
+		if !slices.ContainsFunc(e.list, func(e expr) bool { return !isValue(e) }) {
+			return column(e.e)
+		}
+		return ddlError("Child of in predicate should be value")
+	}
+	return ddlError("Where clause only supports compound predicate, binary predicate, is_null predicate and in predicate")
 }
 
 // deleteAppended deletes from a duplicate key table, equal rows together.

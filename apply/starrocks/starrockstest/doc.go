@@ -17,6 +17,8 @@
 //     one wins.
 //   - Conversions: without strict mode what does not convert becomes NULL; excess decimals are rounded, time zones
 //     behind a DATETIME ignored, and bad array elements nulled, in strict mode as well.
+//   - Primary key tables, and duplicate key tables, whose rows are appended, cannot be updated, and are deleted by
+//     comparisons that are joined with AND only.
 //   - DDL in StarRocks' syntax with its refusals, schema changes that are instant or asynchronous by version and
 //     setting, SHOW and information_schema as far as a client needs them, and simple SELECT, INSERT, UPDATE, DELETE.
 //   - Versions: see Options.Version and the functions in version.go.

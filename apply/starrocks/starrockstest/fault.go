@@ -49,6 +49,14 @@ const (
 	FaultEvictLabel FaultKind = "evict_label"
 	// FaultCommitLate reads the body, closes the connection, and commits after Delay, or with zero at Release.
 	FaultCommitLate FaultKind = "commit_late"
+	// FaultBeginLate reads the body and closes the connection before a transaction begins; it begins, and commits,
+	// after Delay, or with zero at Release: a request that was stuck on its way.
+	FaultBeginLate FaultKind = "begin_late"
+	// FaultLeaderChange reads the body, then another front end becomes leader, which does not know the transactions
+	// that are in PREPARE: their labels read UNKNOWN and their commits fail.
+	FaultLeaderChange FaultKind = "leader_change"
+	// FaultBEDies commits, then closes the back end's listener with all connections, for Delay, or with zero until Up.
+	FaultBEDies FaultKind = "be_dies"
 
 	// FaultRedirect makes the front end redirect to Location, a host:port.
 	FaultRedirect FaultKind = "redirect"
@@ -76,7 +84,7 @@ var faultStages = map[FaultKind]faultStage{
 	FaultDropMidBody: stageBE, FaultLostResponse: stageBE, FaultFailCommitted: stageBE, FaultPublishTimeout: stageBE,
 	FaultHold: stageBE, FaultHoldBeforeCommit: stageBE, FaultSlow: stageBE, FaultLabelRunning: stageBE,
 	FaultVersionLimit: stageBE, FaultFilteredRow: stageBE, FaultTruncate: stageBE, FaultEvictLabel: stageBE,
-	FaultCommitLate: stageBE,
+	FaultCommitLate: stageBE, FaultBeginLate: stageBE, FaultLeaderChange: stageBE, FaultBEDies: stageBE,
 }
 
 type faultStage uint8

@@ -34,6 +34,26 @@ type Stats struct {
 	Loads map[string]int `json:"loads"`
 	// Labels counts the labels that are remembered, by database.
 	Labels map[string]int `json:"labels"`
+	// Writers counts what was written since the start, by client: the User-Agent of a load, the connection attribute
+	// program_name of a statement.
+	Writers map[string]WriterStats `json:"writers"`
+}
+
+// WriterStats are the figures of one client.
+type WriterStats struct {
+	// Loads are those that were committed.
+	Loads int `json:"loads"`
+	// Statements are those that may change something and did not fail, also where they changed nothing.
+	Statements int `json:"statements"`
+}
+
+type writers map[string]*WriterStats
+
+func (w writers) add(name string) *WriterStats {
+	if w[name] == nil {
+		w[name] = new(WriterStats)
+	}
+	return w[name]
 }
 
 // Script adds faults to the queue.
@@ -61,6 +81,9 @@ func (s *Server) EvictLabels() {
 // EvictLabel forgets one label at once, whatever its state.
 func (s *Server) EvictLabel(db, label string) { s.store.evictLabel(db, label) }
 
+// Running counts the loads that the back end works on, also those whose client has gone.
+func (s *Server) Running() int { return int(s.running.Load()) }
+
 // LabelState is what get_load_state would answer.
 func (s *Server) LabelState(db, label string) (string, error) {
 	state, _, err := s.store.labelState(db, label)
@@ -79,7 +102,10 @@ func (s *Server) Stats() Stats {
 	st := s.store
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	out := Stats{Loads: make(map[string]int), Labels: make(map[string]int)}
+	out := Stats{Loads: make(map[string]int), Labels: make(map[string]int), Writers: make(map[string]WriterStats)}
+	for name, w := range st.writers {
+		out.Writers[name] = *w
+	}
 	for _, name := range st.databaseNames() {
 		db := st.dbs[name]
 		out.Labels[name] = len(db.labels)

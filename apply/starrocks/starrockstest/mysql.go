@@ -40,6 +40,7 @@ func (s *Server) serveConn(conf *server.Server, users server.CredentialProvider,
 		s.opts.Logger.Debug("refuse connection", "err", err)
 		return
 	}
+	h.session.client = c.Attributes()["program_name"]
 	// The status flags tell clients that statements commit by themselves.
 	c.SetStatus(mysql.SERVER_STATUS_AUTOCOMMIT)
 	for !h.drop {

@@ -179,6 +179,8 @@ func (p *parser) statement() (any, error) {
 	case p.accept("use"):
 		name, err := p.ident()
 		return useDatabase{name: name}, err
+	case p.accept("sync"): // One front end has nothing to catch up with.
+		return ignored{}, nil
 	case p.accept("set"):
 		p.pos = len(p.toks) - 1
 		return ignored{}, nil

@@ -71,6 +71,9 @@ func parseHeaders(h http.Header, v version) (*loadPlan, error) {
 	if p.partial, err = boolHeader(h, "partial_update", "Invalid partial update flag format. Must be bool type"); err != nil {
 		return nil, err
 	}
+	if p.partial && h.Get("merge_condition") != "" && !v.partialCondition() {
+		return nil, refuse("Conditional update and partial update can not be used at the same time")
+	}
 	p.stripOuterArray = strings.EqualFold(h.Get("strip_outer_array"), "true")
 	p.ignoreJSONSize = strings.EqualFold(h.Get("ignore_json_size"), "true")
 	p.trimSpace = strings.EqualFold(h.Get("trim_space"), "true")

@@ -9,6 +9,8 @@ import (
 // session is the state of one MySQL connection.
 type session struct {
 	db string
+	// client is what the connection calls itself.
+	client string
 }
 
 const informationSchema = "information_schema"
@@ -44,6 +46,7 @@ func (s *store) runChange(ses *session, stmt *statement) (*result, error) {
 		if err := s.persistStatement(db, stmt.sql, at); err != nil {
 			return nil, err
 		}
+		s.writers.add(ses.client).Statements++
 	}
 	return res, nil
 }

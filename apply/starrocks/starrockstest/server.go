@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -32,6 +33,8 @@ type Server struct {
 	faults *faultScript
 	ready  chan struct{}
 	stop   chan struct{}
+	// running counts the requests for loads that are under way.
+	running atomic.Int64
 
 	mu      sync.Mutex
 	parts   map[Part]*endpoint

@@ -24,6 +24,7 @@ type store struct {
 	replaying   bool
 	clock       time.Time // set while a statement is replayed
 	loads       []LoadInfo
+	writers     writers
 	errorLogs   map[string]string
 	errorOrder  []string
 	backendAddr string
@@ -52,7 +53,7 @@ func newStore(opts Options, v version) *store {
 		dbs:       make(map[string]*database),
 		nextTable: 10000, nextTxn: 1, nextJob: 20000,
 		config:    defaultConfig(opts, v),
-		errorLogs: make(map[string]string),
+		errorLogs: make(map[string]string), writers: make(writers),
 		lastClean: opts.Now(),
 	}
 }

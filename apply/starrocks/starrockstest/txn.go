@@ -47,6 +47,8 @@ type txn struct {
 	visibleAt time.Time
 	// commitSeq orders the commits, which is not the order of the transactions' numbers.
 	commitSeq int64
+	// forgotten transactions were open when another front end became leader.
+	forgotten bool
 	publish   *publication
 }
 
@@ -247,6 +249,29 @@ func (s *store) release() {
 	}
 }
 
+// changeLeader forgets the transactions that have not committed, which are in no front end's log.
+func (s *store) changeLeader() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, db := range s.dbs {
+		for _, x := range db.open {
+			if x.state != statePrepare {
+				continue
+			}
+			x.state, x.forgotten, x.finished = stateAborted, true, s.now()
+			if db.labels[x.label] == x {
+				delete(db.labels, x.label)
+			}
+			if i := slices.Index(db.txns, x); i >= 0 {
+				db.txns = slices.Delete(db.txns, i, i+1)
+			}
+		}
+	}
+}
+
 func txnFailure(t *txn) error {
+	if t.forgotten {
+		return refuse("transaction not found")
+	}
 	return refuse("transaction [%s] is already aborted. abort reason: %s", strconv.FormatInt(t.id, 10), t.reason)
 }

@@ -73,3 +73,6 @@ func (v version) maxDecimalPrecision() int {
 	}
 	return 38
 }
+
+// partialCondition: merge_condition in a load with partial_update.
+func (v version) partialCondition() bool { return v.atLeast(3, 1, 3) }

@@ -7,45 +7,95 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbmazz/dbmazz/api"
-	"github.com/dbmazz/dbmazz/apply"
 	"github.com/dbmazz/dbmazz/apply/starrocks"
-	"github.com/dbmazz/dbmazz/bus"
-	"github.com/dbmazz/dbmazz/capture"
 	"github.com/dbmazz/dbmazz/internal/config"
 )
 
-// Run runs everything in one process until it is told to stop.
+// The commands that run stages until they are told to stop.
+type (
+	runCmd     struct{}
+	captureCmd struct{}
+	applyCmd   struct{}
+)
+
+// Run runs everything in one process.
 func (runCmd) Run(ctx context.Context, s *streams) error {
-	c, warnings, err := load(s.environ)
+	return serve(ctx, s, config.Capture|config.Apply)
+}
+
+// Run runs capture, and the queue unless BUS_URL names one.
+func (captureCmd) Run(ctx context.Context, s *streams) error { return serve(ctx, s, config.Capture) }
+
+// Run runs apply.
+func (applyCmd) Run(ctx context.Context, s *streams) error { return serve(ctx, s, config.Apply) }
+
+// serve runs the parts with the API until it is told to stop.
+func serve(ctx context.Context, s *streams, parts config.Parts) error {
+	c, warnings, err := load(s.environ, parts)
 	if err != nil {
 		return err
+	}
+	if c.Instance == "" {
+		c.Instance = newInstance()
 	}
 	log := newLogger(c, s.stderr)
 	slog.SetDefault(log)
 	for _, w := range warnings {
 		log.WarnContext(ctx, "configuration", "variable", w.Variable, "warning", w.Text)
 	}
-	log.LogAttrs(ctx, slog.LevelInfo, "dbmazz starts", append([]slog.Attr{slog.String("version", version())}, c.Redacted()...)...)
+	limit := limitMemory(c.MemoryLimit)
+	log.LogAttrs(ctx, slog.LevelInfo, "dbmazz starts", append([]slog.Attr{
+		slog.String("version", version()), slog.String("runs", partsText(parts)), slog.String("instance", c.Instance), slog.Int64("memory_limit", limit),
+	}, c.Redacted()...)...)
 	start := time.Now()
-	err = run(ctx, c, log)
+	err = run(ctx, c, parts, log)
 	if err == nil {
 		log.InfoContext(ctx, "dbmazz has stopped", "uptime", time.Since(start).Round(time.Millisecond))
 	}
 	return err
 }
 
-// run wires the pipeline together. The API comes first, so that it can tell what the
-// rest is waiting for; the bus goes last, after those who use it.
-func run(parent context.Context, c config.Config, log *slog.Logger) error {
+// partsText says what a process runs.
+func partsText(parts config.Parts) string {
+	switch parts {
+	case config.Capture:
+		return roleCapture
+	case config.Apply:
+		return roleApply
+	}
+	return roleCapture + " and " + roleApply
+}
+
+// newInstance makes a name for the process that no other has.
+func newInstance() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "dbmazz"
+	}
+	host, _, _ = strings.Cut(host, ".")
+	host = strings.Map(func(r rune) rune {
+		if r == '-' || r == '_' || (r >= '0' && r <= '9') || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') {
+			return r
+		}
+		return '-'
+	}, host)
+	return host[:min(len(host), 40)] + "-" + randomText(5)
+}
+
+// run starts the API and the rest. The API comes first, so that it can tell what the
+// rest is waiting for; the queue goes last, after those who use it.
+func run(parent context.Context, c config.Config, parts config.Parts, log *slog.Logger) error {
 	ctx, stop := context.WithCancel(parent)
 	defer stop()
-	p := newPipeline(c, log, stop)
+	p := newPipeline(c, parts, log, stop)
 	server, err := api.New(apiConfig(c, log), p)
 	if err != nil {
 		return fmt.Errorf("set up the API: %w", err)
@@ -65,17 +115,11 @@ func run(parent context.Context, c config.Config, log *slog.Logger) error {
 	return errors.Join(err, group.Wait())
 }
 
-// work opens the bus and runs the stages until ctx is done.
+// work opens the queue and runs the stages until ctx is done.
 func (p *pipeline) work(ctx context.Context) error {
-	b, err := bus.New(bus.Config{
-		Pipeline: p.env.SlotName, DataDir: p.env.BusDataDir, MaxBytes: p.env.BusMaxBytes, Retention: p.env.BusRetention, Logger: p.log,
-	})
+	b, err := p.openQueue(ctx)
 	if err != nil {
-		return fmt.Errorf("set up the queue: %w", err)
-	}
-	p.at(api.DetailLoadingCheckpoint)
-	if err := b.Open(ctx); err != nil {
-		return fmt.Errorf("open the queue: %w", err)
+		return err
 	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.env.ShutdownTimeout)
@@ -89,42 +133,6 @@ func (p *pipeline) work(ctx context.Context) error {
 		return err
 	}
 	return p.runStages(ctx, s)
-}
-
-// wire makes the stages, with what was asked for over the API before.
-func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
-	s := &stages{bus: b, stream: newCaptureStream(b), progress: newProgress(), control: bucket{b, keyControl}}
-	if _, err := s.stream.Tail(ctx); err != nil { // Lets the status count what is queued.
-		return nil, err
-	}
-	d, revision, err := loadDesired(ctx, s.control)
-	if err != nil {
-		return nil, err
-	}
-	c := p.env
-	if err := d.apply(&c); err != nil {
-		return nil, err
-	}
-	s.capture, err = capture.New(capture.Config{
-		SourceURL: c.SourceURL.Reveal(), Slot: c.SlotName, Publication: c.PublicationName,
-		Tables: captureTables(c.Tables), Logger: p.log,
-	}, s.stream, s.progress)
-	if err != nil {
-		return nil, fmt.Errorf("set up capture: %w", err)
-	}
-	sink, err := newSink(c, p.log)
-	if err != nil {
-		return nil, fmt.Errorf("set up the sink: %w", err)
-	}
-	s.apply = apply.New(apply.Config{
-		FlushRows: c.FlushSize, FlushInterval: c.FlushInterval, FlushBytes: int(c.FlushBytes),
-		MinSpacing: max(c.MinLoadInterval, time.Nanosecond), Grace: p.env.ShutdownTimeout * 2 / 3, Logger: p.log,
-	}, newApplyStream(b, p.log), sink)
-	if d.Paused {
-		s.apply.Start(true)
-	}
-	p.running(s, d, revision, c)
-	return s, nil
 }
 
 // runStages runs until ctx is done. Apply stops first, so that capture can confirm
@@ -143,9 +151,17 @@ func (p *pipeline) runStages(ctx context.Context, s *stages) error {
 	applying, stopApply := context.WithCancel(ctx)
 	defer stopApply()
 	context.AfterFunc(rest, stopApply) // A part that fails takes the others along.
-	group.Go(func() error { return s.bus.RunJanitor(rest, s.applied) })
-	group.Go(func() error { return s.capture.Run(rest) })
-	err := s.apply.Run(applying)
+	group.Go(func() error { return p.follow(rest, s) })
+	group.Go(func() error { return p.company(rest, s) })
+	if s.capture != nil {
+		group.Go(func() error { return s.capture.role.lead(rest, s.capture.term) })
+	}
+	var err error
+	if s.apply != nil {
+		err = s.apply.role.lead(applying, s.apply.term)
+	} else {
+		<-applying.Done()
+	}
 	stopRest()
 	if waitErr := group.Wait(); ctx.Err() == nil {
 		return errors.Join(err, waitErr)
@@ -153,7 +169,8 @@ func (p *pipeline) runStages(ctx context.Context, s *stages) error {
 	return err
 }
 
-func newSink(c config.Config, log *slog.Logger) (*starrocks.Sink, error) {
+// newSink makes the sink; create lets it make the database as well.
+func newSink(c config.Config, create bool, log *slog.Logger) (*starrocks.Sink, error) {
 	u, err := url.Parse(c.SinkURL)
 	if err != nil {
 		return nil, errors.New("SINK_URL is not a URL")
@@ -162,7 +179,7 @@ func newSink(c config.Config, log *slog.Logger) (*starrocks.Sink, error) {
 		URL: c.SinkURL, MySQLAddr: net.JoinHostPort(u.Hostname(), strconv.Itoa(c.SinkPort)),
 		Database: c.SinkDatabase, User: c.SinkUser, Password: c.SinkPassword.Reveal(),
 		DeleteMode: starrocks.DeleteMode(c.SinkDeleteMode), TrustedHosts: c.SinkBEHosts,
-		LoadTimeout: c.SinkLoadTimeout, CreateTables: true, Logger: log,
+		LoadTimeout: c.SinkLoadTimeout, CreateTables: true, CreateDatabase: create, Instance: c.Instance, Logger: log,
 	})
 }
 

@@ -1,0 +1,267 @@
+package apply
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// DeadLetters is where changes go that the sink can never take. One apply writes to it
+// at a time; somebody else may delete letters that were retried or given up.
+type DeadLetters interface {
+	// Put stores the letter durably before it returns nil. A letter whose ID is
+	// stored already changes nothing and is no error: after a crash the same
+	// letters are put again.
+	Put(ctx context.Context, letter *DeadLetter) error
+	// Refs lists all letters that are stored, in any order.
+	Refs(ctx context.Context) ([]LetterRef, error)
+}
+
+// LetterKind says why a change is among the dead letters.
+type LetterKind string
+
+// The kinds of dead letters.
+const (
+	// LetterRefused is a row that the sink can never take.
+	LetterRefused LetterKind = "refused"
+	// LetterFollows is a change that says only a part of a row whose rest is in a
+	// letter before it, so that the sink has nothing to complete it with.
+	LetterFollows LetterKind = "follows"
+	// LetterPassed is a delete or truncate that was applied as always. It is kept
+	// beside the letters before it, so that their retry does not bring back a row
+	// that is gone.
+	LetterPassed LetterKind = "passed"
+)
+
+// LetterRef is what apply has to know of a letter to keep the order of a key's changes.
+type LetterRef struct {
+	// ID is the same whenever the letter is made again; at most 64 characters of
+	// [0-9A-Za-z-]. In the order of IDs letters are in that of their positions.
+	ID        string     `json:"id"`
+	Kind      LetterKind `json:"kind"`
+	Namespace string     `json:"namespace"`
+	Table     string     `json:"table"`
+	// Keys are those of the rows that the letter holds, in wire form. A letter of
+	// a table without a key, or of a truncate, has none.
+	Keys [][]byte `json:"keys,omitempty"`
+	// Position is that of the last change in the letter.
+	Position cdc.Position `json:"position"`
+}
+
+// DeadLetter is a change that was set aside, with all that a retry needs. Its JSON form
+// is what is stored.
+type DeadLetter struct {
+	LetterRef
+	// Op is insert, update, delete or truncate.
+	Op string `json:"op"`
+	// Key is the row's key for people, as column=value pairs. Column to Hint say
+	// why, as in [RowError].
+	Key    string `json:"key,omitempty"`
+	Column string `json:"column,omitempty"`
+	Type   string `json:"type,omitempty"`
+	Target string `json:"target,omitempty"`
+	Reason string `json:"reason"`
+	Hint   string `json:"hint,omitempty"`
+	// CommitTime is when the transaction was committed at the source, SetAside
+	// when apply planned the batch that the change was in.
+	CommitTime time.Time `json:"commit_time"`
+	SetAside   time.Time `json:"set_aside"`
+	// Frames has one frame of one change for each row, each with the definition of
+	// its schema. They are several only if rows have exchanged keys, or one got its
+	// key by an update that left values out: what it lacks is then in the row that
+	// it was.
+	Frames [][]byte `json:"frames"`
+}
+
+func letterID(life string, ref *LetterRef) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00%d", life, ref.Kind, ref.Namespace, ref.Table, len(ref.Keys))
+	for _, key := range ref.Keys {
+		fmt.Fprintf(h, "\x00%d\x00%s", len(key), key)
+	}
+	return fmt.Sprintf("%016X-%010d-%s", uint64(ref.Position.Commit), ref.Position.Ordinal, hex.EncodeToString(h.Sum(nil)[:6]))
+}
+
+// newLetter makes the letter of a unit of rows. why is nil unless the sink has refused one.
+func newLetter(kind LetterKind, life string, schema *cdc.Schema, rows []Row, why *RowError) (*DeadLetter, error) {
+	last := &rows[len(rows)-1]
+	letter := &DeadLetter{
+		LetterRef: LetterRef{Kind: kind, Namespace: schema.Namespace, Table: schema.Table, Position: last.Position},
+		Op:        last.Op.String(), Key: keyText(schema, last.Tuple), CommitTime: time.UnixMicro(last.commitTime).UTC(),
+	}
+	switch {
+	case why != nil:
+		letter.Column, letter.Type, letter.Target, letter.Reason, letter.Hint = why.Column, why.Type, why.Target, why.Reason, why.Hint
+		letter.Key = cmp.Or(why.Key, letter.Key)
+	case kind == LetterFollows:
+		letter.Reason = "the change says only a part of the row, and an earlier change of the row is among the dead letters"
+		letter.Hint = "retry the letters of the row in their order"
+	default:
+		letter.Reason = "the row was deleted; this was applied and is kept only so that a retry of the letters before it does not bring the row back"
+	}
+	c := compactor{schema: schema}
+	for i := range rows {
+		row := &rows[i]
+		if len(schema.Key) > 0 {
+			key, err := c.key(row.Tuple)
+			if err != nil {
+				return nil, fmt.Errorf("make a dead letter of table %s: %w", schema.Name(), err)
+			}
+			letter.Keys = append(letter.Keys, slices.Clone(key))
+		}
+		frame, err := frameOf(schema, row.Position, row.commitTime, func(w *cdc.Writer) { writeRow(w, schema, row) })
+		if err != nil {
+			return nil, fmt.Errorf("make a dead letter of table %s: %w", schema.Name(), err)
+		}
+		letter.Frames = append(letter.Frames, frame)
+	}
+	letter.ID = letterID(life, &letter.LetterRef)
+	return letter, nil
+}
+
+// truncateLetter notes a truncate of a table that has letters.
+func truncateLetter(life string, ch *change) (*DeadLetter, error) {
+	letter := &DeadLetter{
+		LetterRef: LetterRef{Kind: LetterPassed, Namespace: ch.schema.Namespace, Table: ch.schema.Table, Position: ch.pos},
+		Op:        "truncate", CommitTime: time.UnixMicro(ch.commitTime).UTC(),
+		Reason: "the table was truncated; this was applied and is kept only so that a retry of the letters before it does not bring rows back",
+	}
+	frame, err := frameOf(ch.schema, ch.pos, ch.commitTime, func(w *cdc.Writer) { w.Truncate(0, []*cdc.Schema{ch.schema}) })
+	if err != nil {
+		return nil, fmt.Errorf("make a dead letter of table %s: %w", ch.schema.Name(), err)
+	}
+	letter.Frames = [][]byte{frame}
+	letter.ID = letterID(life, &letter.LetterRef)
+	return letter, nil
+}
+
+// frameOf makes a frame of one change at its own position.
+func frameOf(schema *cdc.Schema, pos cdc.Position, commitTime int64, write func(*cdc.Writer)) ([]byte, error) {
+	w := cdc.NewWriter("dead-letter", cdc.Position{Commit: pos.Commit, Ordinal: max(pos.Ordinal, 1) - 1}, pos.Commit)
+	w.Reset(nil)
+	w.Begin(pos.Commit, commitTime, 0)
+	for w.Next().Ordinal < pos.Ordinal {
+		w.Skip()
+	}
+	write(w)
+	data, _, err := w.Seal()
+	if err != nil {
+		return nil, fmt.Errorf("encode change %s of table %s: %w", pos, schema.Name(), err)
+	}
+	return data, nil
+}
+
+// writeRow writes what a row has become as one change.
+func writeRow(w *cdc.Writer, schema *cdc.Schema, row *Row) {
+	switch {
+	case row.Op == OpDelete && (row.KeyOnly || row.MovedFrom != nil):
+		w.Delete(schema, cdc.OldKey)
+	case row.Op == OpDelete:
+		w.Delete(schema, cdc.OldFull)
+	case row.MovedFrom != nil:
+		w.Update(schema, cdc.OldKey)
+		writeTuple(w, schema, row.MovedFrom)
+	case row.Op == OpUpdate:
+		w.Update(schema, cdc.OldNone)
+	default:
+		w.Insert(schema)
+	}
+	writeTuple(w, schema, row.Tuple)
+}
+
+func writeTuple(w *cdc.Writer, schema *cdc.Schema, tuple cdc.Tuple) {
+	w.StartTuple(len(schema.Columns))
+	for len(tuple) > 0 {
+		v, rest, ok := tuple.Next()
+		if !ok {
+			return // The reader has walked it before.
+		}
+		switch v.Kind {
+		case cdc.Null:
+			w.Null()
+		case cdc.Unchanged:
+			w.Unchanged()
+		case cdc.Text:
+			w.Text(v.Bytes)
+		}
+		tuple = rest
+	}
+}
+
+// String names the operation.
+func (o Op) String() string {
+	switch o {
+	case OpInsert:
+		return "insert"
+	case OpUpdate:
+		return "update"
+	case OpDelete:
+		return "delete"
+	}
+	return "unknown"
+}
+
+// keyText prints the key of a row for people.
+func keyText(schema *cdc.Schema, tuple cdc.Tuple) string {
+	parts := make([]string, 0, len(schema.Key))
+	for _, k := range schema.Key {
+		v, ok := column(tuple, k)
+		if !ok {
+			continue
+		}
+		parts = append(parts, schema.Columns[k].Name+"="+string(v.Bytes))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Related returns the IDs of the letters that have to be retried, in their order, when
+// the one with this ID is: those of the same rows, up to the last of them, and the
+// truncates of the table since. Later letters of a row only make sense on top of the
+// earlier ones, and an earlier one may stand for a row that is gone since. nil means that
+// there is no such letter.
+func Related(refs []LetterRef, id string) []string {
+	at := slices.IndexFunc(refs, func(r LetterRef) bool { return r.ID == id })
+	if at < 0 {
+		return nil
+	}
+	first := &refs[at]
+	keys := map[string]bool{}
+	related := map[string]bool{id: true}
+	for _, key := range first.Keys {
+		keys[string(key)] = true
+	}
+	for grown := true; grown; {
+		grown = false
+		for i := range refs {
+			r := &refs[i]
+			if related[r.ID] || r.Namespace != first.Namespace || r.Table != first.Table || !r.touches(keys) {
+				continue
+			}
+			related[r.ID], grown = true, true
+			for _, key := range r.Keys {
+				keys[string(key)] = true
+			}
+		}
+	}
+	ids := make([]string, 0, len(related))
+	for known := range related {
+		ids = append(ids, known)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// touches tells whether a letter is about one of the keys, or the whole table.
+func (r *LetterRef) touches(keys map[string]bool) bool {
+	if len(r.Keys) == 0 {
+		return r.Kind == LetterPassed
+	}
+	return slices.ContainsFunc(r.Keys, func(key []byte) bool { return keys[string(key)] })
+}

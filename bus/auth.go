@@ -1,0 +1,167 @@
+package bus
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Auth says how to authenticate with the servers of a URL.
+type Auth struct {
+	// NKeyFile holds an nkey seed, as `nats --nkey` reads it. For a dbmazz
+	// process that listens it is a copy of the [KeyFile] in its data folder.
+	NKeyFile string
+	// CredsFile holds a user's JWT and seed, as `nats --creds` reads it.
+	CredsFile string
+	// User and Password, or User alone for a token.
+	User, Password string
+}
+
+// TLSFiles name PEM files. All are optional; a certificate and its key go together.
+type TLSFiles struct {
+	// CAFile holds the authorities to trust. Empty means those of the system,
+	// for a listener none: clients need no certificate.
+	CAFile string
+	// CertFile and KeyFile are the own certificate, with the chain, and its key.
+	CertFile, KeyFile string
+}
+
+func (a Auth) check() error {
+	ways := 0
+	for _, set := range []bool{a.NKeyFile != "", a.CredsFile != "", a.User != ""} {
+		if set {
+			ways++
+		}
+	}
+	if ways > 1 {
+		return errors.New("more than one way to authenticate with NATS: give an nkey file, a credentials file, or a user")
+	}
+	if a.Password != "" && a.User == "" {
+		return errors.New("a NATS password without a user")
+	}
+	return nil
+}
+
+func (f TLSFiles) check(whose string) error {
+	if (f.CertFile == "") != (f.KeyFile == "") {
+		return fmt.Errorf("the %s certificate and its key go together: one of the two files is missing", whose)
+	}
+	return nil
+}
+
+func (f TLSFiles) checkListener() error {
+	if f.CAFile != "" && f.CertFile == "" {
+		return errors.New("an authority for the clients of a listener that has no certificate of its own")
+	}
+	return f.check("listener's")
+}
+
+// options returns those of the client. The files are read here, so that a mistake in
+// them has a clear error, and again by the client whenever it connects.
+func (a Auth) options() ([]nats.Option, error) {
+	switch {
+	case a.NKeyFile != "":
+		if _, err := readSeed(a.NKeyFile); err != nil {
+			return nil, err
+		}
+		option, err := nats.NkeyOptionFromSeed(a.NKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("use nkey file %s: %w", a.NKeyFile, err)
+		}
+		return []nats.Option{option}, nil
+	case a.CredsFile != "":
+		if _, err := os.ReadFile(a.CredsFile); err != nil {
+			return nil, fmt.Errorf("read NATS credentials: %w", err)
+		}
+		return []nats.Option{nats.UserCredentials(a.CredsFile)}, nil
+	case a.User != "" && a.Password == "":
+		return []nats.Option{nats.Token(a.User)}, nil
+	case a.User != "":
+		return []nats.Option{nats.UserInfo(a.User, a.Password)}, nil
+	}
+	return nil, nil
+}
+
+// options returns those of the client; see [Auth.options].
+func (f TLSFiles) options() ([]nats.Option, error) {
+	var options []nats.Option
+	if f.CAFile != "" {
+		if _, err := readAuthorities(f.CAFile); err != nil {
+			return nil, err
+		}
+		options = append(options, nats.RootCAs(f.CAFile))
+	}
+	if f.CertFile != "" {
+		if _, err := tls.LoadX509KeyPair(f.CertFile, f.KeyFile); err != nil {
+			return nil, fmt.Errorf("read NATS client certificate %s and key: %w", f.CertFile, err)
+		}
+		options = append(options, nats.ClientCert(f.CertFile, f.KeyFile))
+	}
+	return options, nil
+}
+
+func readAuthorities(file string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(file) //nolint:gosec // A configured file.
+	if err != nil {
+		return nil, fmt.Errorf("read certificate authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("read certificate authorities: %s holds no PEM certificate", file)
+	}
+	return pool, nil
+}
+
+// servers are those of a URL list.
+type servers struct {
+	urls    []string
+	hosts   []string // without credentials, for messages
+	secrets []string // what no message may show
+}
+
+// parseServers reads a list of URLs. Its errors show nothing of them: a password that
+// makes a URL malformed would be in it.
+func parseServers(list string) (servers, error) {
+	var s servers
+	for i, text := range strings.Split(list, ",") {
+		text = strings.TrimSpace(text)
+		if !strings.Contains(text, "://") {
+			text = "nats://" + text
+		}
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return servers{}, fmt.Errorf("number %d of the NATS URLs is not nats://host:port or tls://host:port; percent-encode special characters of a password", i+1)
+		}
+		s.urls, s.hosts = append(s.urls, text), append(s.hosts, u.Host)
+		if u.User != nil {
+			s.secrets = append(s.secrets, u.User.Username(), u.User.String())
+			if password, ok := u.User.Password(); ok {
+				s.secrets = append(s.secrets, password)
+			}
+		}
+	}
+	return s, nil
+}
+
+func (s servers) String() string { return strings.Join(s.hosts, ", ") }
+
+// redacted returns the error without the secrets of the URLs.
+func (s servers) redacted(err error) error {
+	text := err.Error()
+	for _, secret := range s.secrets {
+		if secret != "" && strings.Contains(text, secret) {
+			text = strings.ReplaceAll(text, secret, "xxxxx")
+		}
+	}
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}

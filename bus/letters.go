@@ -1,0 +1,168 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// List returns the letters behind the sequence in the order in which they were stored,
+// without their data, at most limit of them. The next call goes on behind the last one's
+// Sequence; fewer than limit are all that there are.
+func (d *DeadLetters) List(ctx context.Context, after uint64, limit int) ([]Letter, error) {
+	stream, err := d.open(ctx, false)
+	if err != nil || stream == nil {
+		return nil, err
+	}
+	var letters []Letter
+	for len(letters) < limit {
+		head, err := d.next(ctx, stream, after+1)
+		if err != nil {
+			return nil, err
+		}
+		if head == nil {
+			break
+		}
+		after = head.Sequence
+		lay, err := layoutOf(head)
+		if err != nil {
+			return nil, err
+		}
+		body, err := d.body(ctx, stream, head, lay.exact)
+		if err != nil {
+			return nil, err
+		}
+		letter, err := letterOf(head, lay, body)
+		if err != nil {
+			return nil, err
+		}
+		letters = append(letters, letter)
+	}
+	return letters, nil
+}
+
+// next returns the first head at or behind the sequence, nil if there is none.
+func (d *DeadLetters) next(ctx context.Context, stream jetstream.Stream, sequence uint64) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.b.patience)
+	defer cancel()
+	m, err := stream.GetMsg(ctx, sequence, jetstream.WithGetMsgSubject(d.b.cfg.lettersSubject()+".letter.*"))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read dead-letter stream: %w", err)
+	}
+	return m, nil
+}
+
+// body returns at least so many bytes of the letter's body if it has them.
+func (d *DeadLetters) body(ctx context.Context, stream jetstream.Stream, head *jetstream.RawStreamMsg, want int) ([]byte, error) {
+	lay, err := layoutOf(head)
+	if err != nil || lay.parts == 0 {
+		return head.Data, err
+	}
+	prefix := d.b.cfg.lettersSubject() + ".letter."
+	var body []byte
+	for i := 0; i < lay.parts && len(body) < want; i++ {
+		subject := fmt.Sprintf("%s.part.%s.%s.%d", d.b.cfg.lettersSubject(), head.Subject[len(prefix):], lay.attempt, i+1)
+		part, err := d.last(ctx, stream, subject)
+		if err != nil {
+			return nil, err
+		}
+		if part == nil {
+			return nil, fmt.Errorf("read message %d of dead-letter stream: part %d of %d is not there: %w", head.Sequence, i+1, lay.parts, errLetterDamaged)
+		}
+		body = append(body, part.Data...)
+	}
+	return body, nil
+}
+
+// Get returns the letter with its data, which is verified, or ErrNotFound.
+func (d *DeadLetters) Get(ctx context.Context, id string) (Letter, error) {
+	l, err := d.get(ctx, id)
+	if err != nil {
+		return Letter{}, fmt.Errorf("read letter %q: %w", id, err)
+	}
+	return l, nil
+}
+
+func (d *DeadLetters) get(ctx context.Context, id string) (Letter, error) {
+	stream, err := d.open(ctx, false)
+	if err != nil {
+		return Letter{}, err
+	}
+	if stream == nil {
+		return Letter{}, ErrNotFound
+	}
+	head, err := d.last(ctx, stream, d.letterSubject(id))
+	if err != nil {
+		return Letter{}, err
+	}
+	if head == nil {
+		return Letter{}, ErrNotFound
+	}
+	lay, err := layoutOf(head)
+	if err != nil {
+		return Letter{}, err
+	}
+	body, err := d.body(ctx, stream, head, lay.exact+lay.bytes)
+	if err != nil {
+		return Letter{}, err
+	}
+	l, err := letterOf(head, lay, body)
+	if err != nil {
+		return Letter{}, err
+	}
+	l.Data = body[lay.exact:]
+	if l.ID != id || l.sum() != head.Header.Get(headerLetterSum) {
+		return Letter{}, errLetterDamaged
+	}
+	return l, nil
+}
+
+// Delete removes the letter and overwrites its bytes on the disk. One that is not there
+// is no error. After an error it may be there as a whole, or damaged: delete it again. A
+// letter that was deleted can be put again.
+func (d *DeadLetters) Delete(ctx context.Context, id string) error {
+	if err := d.delete(ctx, id); err != nil {
+		return fmt.Errorf("delete letter %q: %w", id, err)
+	}
+	return nil
+}
+
+func (d *DeadLetters) delete(ctx context.Context, id string) error {
+	stream, err := d.open(ctx, false)
+	if err != nil || stream == nil {
+		return err
+	}
+	head, err := d.last(ctx, stream, d.letterSubject(id))
+	if err != nil || head == nil {
+		return err
+	}
+	lay, err := layoutOf(head)
+	if err != nil {
+		return errors.Join(err, d.erase(ctx, stream, head.Sequence))
+	}
+	// The head goes last: as long as it is there, the parts can be found.
+	if err := d.dropParts(ctx, stream, id, lay); err != nil {
+		return err
+	}
+	return d.erase(ctx, stream, head.Sequence)
+}
+
+// Count returns how many letters there are.
+func (d *DeadLetters) Count(ctx context.Context) (uint64, error) {
+	stream, err := d.open(ctx, false)
+	if err != nil || stream == nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.b.patience)
+	defer cancel()
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(d.b.cfg.lettersSubject()+".part.>"))
+	if err != nil {
+		return 0, fmt.Errorf("count dead letters: %w", err)
+	}
+	return info.State.Msgs - uint64(len(info.State.Subjects)), nil
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// announceEvery is how often a process tells the others what it is at, aloneEvery
+	// how often where there can be no others but the tools.
+	announceEvery = time.Second
+	aloneEvery    = 10 * time.Second
+	// silentAfter is when a process that has told nothing counts as silent.
+	silentAfter = 5 * time.Second
+	// forgetAfter is when a process that is silent is not listed any more, unless it
+	// is the last that was known to be at work.
+	forgetAfter = time.Minute
+)
+
+// member is what a process tells the others about itself.
+type member struct {
+	Instance string       `json:"instance"`
+	Host     string       `json:"host"`
+	PID      int          `json:"pid"`
+	Version  string       `json:"version"`
+	Started  time.Time    `json:"started"`
+	Capture  *captureView `json:"capture,omitempty"` // nil if the process has no such stage
+	Apply    *applyView   `json:"apply,omitempty"`
+}
+
+// neighbour is another process, and when it was heard of last, by the own clock.
+type neighbour struct {
+	member
+	heard time.Time
+	gone  bool
+}
+
+// company is what is known of the other processes.
+type company struct {
+	mu     sync.Mutex
+	others map[string]*neighbour
+}
+
+func newCompany() *company { return &company{others: map[string]*neighbour{}} }
+
+// list returns the others, those that were heard of last first.
+func (c *company) list() []neighbour {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]neighbour, 0, len(c.others))
+	for _, n := range c.others {
+		out = append(out, *n)
+	}
+	slices.SortFunc(out, func(a, b neighbour) int {
+		if d := b.heard.Compare(a.heard); d != 0 {
+			return d
+		}
+		return strings.Compare(a.Instance, b.Instance)
+	})
+	return out
+}
+
+// heardOf takes in what a process has told.
+func (c *company) heardOf(m member, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.others[m.Instance] = &neighbour{member: m, heard: now}
+	for name, n := range c.others {
+		active := (n.Capture != nil && n.Capture.Active) || (n.Apply != nil && n.Apply.Active)
+		if now.Sub(n.heard) > forgetAfter && !active {
+			delete(c.others, name)
+		}
+	}
+}
+
+// left takes a process off the list that has said goodbye or is silent for long. What it
+// was at stays known until another process is at it.
+func (c *company) left(instance string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, ok := c.others[instance]; ok {
+		n.gone = true
+	}
+}
+
+const memberPrefix = "member."
+
+// company tells the others what this process is at and listens to what they are, until
+// ctx is done.
+func (p *pipeline) company(ctx context.Context, s *stages) error {
+	if err := p.answerCalls(ctx, s); err != nil {
+		return err
+	}
+	news, err := s.bus.WatchBoard(ctx)
+	if err != nil {
+		return fmt.Errorf("watch the board: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		for a := range news {
+			name, ok := strings.CutPrefix(a.Name, memberPrefix)
+			switch {
+			case !ok || name == p.env.Instance:
+			case a.Gone:
+				s.company.left(name)
+			default:
+				var m member
+				if err := json.Unmarshal(a.Value, &m); err != nil {
+					p.log.WarnContext(ctx, "announcement of another process cannot be read", "instance", name, "err", err)
+					continue
+				}
+				s.company.heardOf(m, time.Now())
+			}
+		}
+		return nil
+	})
+	group.Go(func() error { return p.announce(ctx, s) })
+	return group.Wait()
+}
+
+// announce tells the others what this process is at. Nothing depends on it but what
+// people see, so a failure is only logged, once.
+func (p *pipeline) announce(ctx context.Context, s *stages) error {
+	name := memberPrefix + p.env.Instance
+	defer func() {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = s.bus.Withdraw(bounded, name) // Its time runs out anyway.
+	}()
+	every := announceEvery
+	if s.capture != nil && s.apply != nil && s.apply.role.lease == nil {
+		every = aloneEvery
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	failing := false
+	for {
+		value, err := json.Marshal(p.self(ctx, s))
+		if err != nil {
+			return fmt.Errorf("encode the announcement: %w", err)
+		}
+		err = s.bus.Announce(ctx, name, value)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && !failing {
+			p.log.WarnContext(ctx, "status is not told to the other processes", "err", err)
+		}
+		failing = err != nil
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// self is what this process tells about itself.
+func (p *pipeline) self(ctx context.Context, s *stages) member {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	m := member{Instance: p.env.Instance, Host: host, PID: os.Getpid(), Version: version(), Started: p.started}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if s.capture != nil {
+		m.Capture = s.capture.view(ctx)
+	}
+	if s.apply != nil {
+		m.Apply = s.apply.view()
+	}
+	return m
+}

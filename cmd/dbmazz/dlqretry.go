@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/dbmazz/dbmazz/apply"
+	"github.com/dbmazz/dbmazz/bus"
+	"github.com/dbmazz/dbmazz/internal/config"
+)
+
+// Run retries letters. Those of the same row build on each other and go together.
+func (c *dlqRetryCmd) Run(ctx context.Context, s *streams) error {
+	return withQueue(ctx, s, config.Apply, func(ctx context.Context, t *tool) error {
+		letters := deadLetters{t.bus.DeadLetters()}
+		list, err := chosen(ctx, letters, c.IDs, c.Table, c.All)
+		if err != nil {
+			return err
+		}
+		sink, err := newSink(t.config, false, t.log)
+		if err != nil {
+			return fmt.Errorf("set up the sink: %w", err)
+		}
+		r := retry{tool: t, letters: letters, sink: sink, done: map[string]bool{}}
+		for _, l := range list {
+			if r.done[l.ID] {
+				continue
+			}
+			if err := r.row(ctx, l); err != nil {
+				return fmt.Errorf("%w (%d letters were applied before)", err, len(r.done))
+			}
+		}
+		_, err = fmt.Fprintf(t.out, "applied %d letters; %d changes were left out because the sink has a later state of the row\n", len(r.done), r.left)
+		return err
+	})
+}
+
+// retry is one run of dbmazz dlq retry.
+type retry struct {
+	*tool
+	letters deadLetters
+	sink    apply.Sink
+	done    map[string]bool // applied and deleted
+	left    int64
+}
+
+// row applies all letters of the rows that a letter is about, and deletes them once there
+// are no others: live apply notes a delete of such a row as a letter before it carries it
+// out, so a row that came back because its delete was first is removed by that letter.
+func (r *retry) row(ctx context.Context, of bus.Letter) error {
+	applied := map[string]bool{}
+	var related []string
+	for {
+		refs, err := r.letters.Refs(ctx)
+		if err != nil {
+			return err
+		}
+		related = apply.Related(refs, of.ID)
+		grown := false
+		for _, id := range related {
+			if applied[id] {
+				continue
+			}
+			letter, err := r.letters.get(ctx, id)
+			if err != nil {
+				return letterError(id, err)
+			}
+			result, err := apply.Retry(ctx, r.sink, letter)
+			if err != nil {
+				return err
+			}
+			applied[id], grown = true, true
+			r.left += result.Left
+		}
+		if !grown {
+			break
+		}
+	}
+	for _, id := range related {
+		if err := r.letters.bus.Delete(ctx, id); err != nil {
+			return err
+		}
+		r.done[id] = true
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+)
+
+// limitMemory sets the limit that the garbage collector works towards: the one given,
+// else what GOMEMLIMIT has set, else 90 % of the container's. It returns the limit in
+// force, zero for none.
+func limitMemory(limit int64) int64 {
+	if now := debug.SetMemoryLimit(-1); limit == 0 && now != math.MaxInt64 {
+		return now
+	}
+	if limit == 0 {
+		limit = containerLimit("/") / 10 * 9
+	}
+	if limit > 0 {
+		debug.SetMemoryLimit(limit)
+	}
+	return limit
+}
+
+// containerLimit returns the memory limit of the control group that the process is in,
+// zero for none. root is / but in tests. Version 2 has one file per group, of which the
+// tightest counts (kernel documentation, cgroup-v2, memory.max); version 1 has the limit
+// of the container at a fixed place.
+func containerLimit(root string) int64 {
+	group := ""
+	if data, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup")); err == nil {
+		for line := range strings.Lines(string(data)) {
+			if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+				group = path
+			}
+		}
+	}
+	files := []string{"sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory.max"}
+	for dir := filepath.Clean("/" + group); dir != "/"; dir = filepath.Dir(dir) {
+		files = append(files, filepath.Join("sys/fs/cgroup", dir, "memory.max"))
+	}
+	var tightest int64
+	for _, file := range files {
+		data, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			continue
+		}
+		limit, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+		// Version 1 says "no limit" with a number beyond any memory.
+		if err == nil && limit > 0 && limit < 1<<60 && (tightest == 0 || limit < tightest) {
+			tightest = limit
+		}
+	}
+	return tightest
+}

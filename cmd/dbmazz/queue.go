@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/dbmazz/dbmazz/api"
+	"github.com/dbmazz/dbmazz/bus"
+	"github.com/dbmazz/dbmazz/bus/roster"
+	"github.com/dbmazz/dbmazz/internal/config"
+)
+
+// listenDefault is where the server inside dbmazz capture listens.
+const listenDefault = "127.0.0.1:4222"
+
+// busConfig says where the queue is for a command that runs the given parts: in this
+// process for one that captures, at BUS_URL, or in the process that has the folder open.
+func busConfig(c config.Config, parts config.Parts, log *slog.Logger) bus.Config {
+	out := bus.Config{
+		Pipeline: c.SlotName, MaxBytes: c.BusMaxBytes, Retention: c.BusRetention, Logger: log,
+		Existing: parts&config.Capture == 0,
+	}
+	if c.BusURL != "" {
+		out.URL, out.Replicas = c.BusURL, c.BusReplicas
+		out.Auth = bus.Auth{NKeyFile: c.BusNKeyFile, CredsFile: c.BusCredsFile, User: c.BusUser, Password: c.BusPassword.Reveal()}
+		out.TLS = bus.TLSFiles{CAFile: c.BusTLSCAFile, CertFile: c.BusTLSCertFile, KeyFile: c.BusTLSKeyFile}
+		return out
+	}
+	out.DataDir = c.BusDataDir
+	if parts&config.Capture == 0 {
+		out.Attach = true
+		return out
+	}
+	out.Listen = c.BusListen
+	switch {
+	case out.Listen == config.BusOff:
+		out.Listen = ""
+	case out.Listen == "" && parts == config.Capture:
+		out.Listen = listenDefault
+	}
+	if out.Listen != "" {
+		out.ListenTLS = bus.TLSFiles{CertFile: c.BusTLSCertFile, KeyFile: c.BusTLSKeyFile}
+	}
+	return out
+}
+
+// openQueue opens the queue. What is only away is waited for, and the status says so; what
+// needs an operator ends the process.
+func (p *pipeline) openQueue(ctx context.Context) (*bus.Bus, error) {
+	detail := api.DetailLoadingCheckpoint
+	if p.parts == config.Apply || p.env.BusURL != "" {
+		detail = "Connecting to the queue"
+	}
+	p.at(detail, nil)
+	last := ""
+	for {
+		b, err := bus.New(busConfig(p.env, p.parts, p.log))
+		if err != nil {
+			return nil, fmt.Errorf("set up the queue: %w", err)
+		}
+		err = b.Open(ctx)
+		if err == nil {
+			return b, nil
+		}
+		err = fmt.Errorf("open the queue: %w", err)
+		if ctx.Err() != nil || !p.waitsFor(err) {
+			return nil, err
+		}
+		if text := err.Error(); text != last {
+			p.log.WarnContext(ctx, "queue is not there yet, trying again", "err", err)
+			last = text
+		}
+		p.at(detail, err)
+		pause(ctx, time.Second)
+	}
+}
+
+// waitsFor tells whether the queue may come by itself: another process has it, and that
+// process or the way to it is away.
+func (p *pipeline) waitsFor(err error) bool {
+	if p.env.BusURL == "" && p.parts&config.Capture != 0 {
+		return false
+	}
+	_, lost := errors.AsType[*bus.StreamLostError](err)
+	return !lost
+}
+
+// role makes a role of this process, with a lease where another process may have the same.
+func (p *pipeline) role(b *bus.Bus, name string, shared bool) *role {
+	r := &role{name: name, log: p.log}
+	if shared {
+		r.lease = roster.New(roster.Config{Store: b.Leases(), Key: leaseKey(name), Member: p.env.Instance, Logger: p.log})
+	}
+	return r
+}
+
+// leaseKey names the lease of a stage.
+func leaseKey(role string) string { return "leader." + role }
+
+// leader is the process that this one waits for, empty when there is none.
+func (r *role) leader() string {
+	if r.lease == nil {
+		return ""
+	}
+	return r.lease.Holder().Member
+}
+
+// randomText returns random letters and digits.
+func randomText(n int) string { return strings.ToLower(rand.Text()[:n]) }

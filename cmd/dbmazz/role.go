@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/dbmazz/dbmazz/bus/roster"
+)
+
+// The names of the stages, on the board, in calls between processes and for people.
+const (
+	roleCapture = "capture"
+	roleApply   = "apply"
+)
+
+// role is a stage that one process of the pipeline works at while the others wait.
+type role struct {
+	name string
+	log  *slog.Logger
+	// lease is nil where nothing else can run the stage: the folder of the queue is
+	// locked by this process.
+	lease *roster.Lease
+	term  atomic.Pointer[roster.Term]
+	alone atomic.Bool // at work without a lease
+}
+
+// errNotLeading keeps a stage from acting between two terms.
+var errNotLeading = errors.New("this process does not lead the stage")
+
+// fence returns an error unless this process may act for the stage now. A process that
+// was stopped and goes on learns here that its time is over.
+func (r *role) fence() error {
+	if r.alone.Load() {
+		return nil
+	}
+	term := r.term.Load()
+	if term == nil {
+		return fmt.Errorf("%s: %w", r.name, errNotLeading)
+	}
+	return term.Check()
+}
+
+// lost returns a channel that is closed when the present term is over, nil without one.
+func (r *role) lost() <-chan struct{} {
+	if term := r.term.Load(); term != nil {
+		return term.Done()
+	}
+	return nil
+}
+
+// leads tells whether this process works at the stage.
+func (r *role) leads() bool { return r.fence() == nil }
+
+// lead works whenever this process has the lease, until ctx is done. An error of the
+// work ends the term; without a lease it is returned.
+func (r *role) lead(ctx context.Context, work func(context.Context) error) error {
+	if r.lease == nil {
+		r.alone.Store(true)
+		defer r.alone.Store(false)
+		return work(ctx)
+	}
+	for ctx.Err() == nil {
+		term, err := r.lease.Acquire(ctx)
+		if err == nil {
+			r.log.InfoContext(ctx, "this process leads the stage", "stage", r.name)
+			err = r.serve(ctx, term, work)
+			r.log.InfoContext(ctx, "this process leads the stage no more", "stage", r.name, "err", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			r.log.WarnContext(ctx, "stage waits to try again", "stage", r.name, "err", err)
+		}
+		pause(ctx, time.Second)
+	}
+	return nil
+}
+
+// serve works through one term and gives the lease back, so that another process need
+// not wait for its end.
+func (r *role) serve(ctx context.Context, term *roster.Term, work func(context.Context) error) error {
+	r.term.Store(term)
+	during, cancel := term.Context(ctx)
+	err := work(during)
+	cancel()
+	r.term.Store(nil)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	return errors.Join(err, term.Release(bounded))
+}
+
+// pause waits, at most until ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

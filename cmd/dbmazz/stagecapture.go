@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dbmazz/dbmazz/api"
+	"github.com/dbmazz/dbmazz/bus"
+	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/capture"
+	"github.com/dbmazz/dbmazz/internal/config"
+)
+
+// captureStage is capture as far as this process has to do with it.
+type captureStage struct {
+	role     *role
+	env      config.Config
+	log      *slog.Logger
+	bus      *bus.Bus
+	control  *control
+	progress *progress
+
+	mu     sync.Mutex
+	work   *capture.Capture // nil while another process leads
+	stream *captureStream
+	tables []config.Table
+}
+
+// term captures while this process leads the stage: with the list of tables and the
+// checkpoint as they are stored now.
+func (s *captureStage) term(ctx context.Context) error {
+	d, err := s.control.load(ctx)
+	if err != nil {
+		return err
+	}
+	tables, err := d.tables(s.env.Tables)
+	if err != nil {
+		return err
+	}
+	if err := s.progress.load(ctx, s.bus); err != nil {
+		return err
+	}
+	stream := newCaptureStream(s.bus)
+	if _, err := stream.Tail(ctx); err != nil { // Lets the status count what is queued.
+		return err
+	}
+	spool, err := s.spoolDir()
+	if err != nil {
+		return err
+	}
+	work, err := capture.New(capture.Config{
+		SourceURL: s.env.SourceURL.Reveal(), Slot: s.env.SlotName, Publication: s.env.PublicationName,
+		Tables: captureTables(tables), Logger: s.log, Instance: s.env.Instance,
+		Streaming: s.env.SourceStreaming, SpoolDir: spool, Heartbeat: s.env.SourceHeartbeat,
+		Takeover: s.role.lease != nil, Fence: s.role.fence,
+	}, stream, s.progress)
+	if err != nil {
+		return fmt.Errorf("set up capture: %w", err)
+	}
+	s.set(work, stream, tables)
+	defer s.set(nil, nil, nil)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.bus.RunJanitor(ctx, s.acknowledged) })
+	group.Go(func() error { return work.Run(ctx) })
+	return group.Wait()
+}
+
+// spoolDir returns the folder for transactions that have not committed.
+func (s *captureStage) spoolDir() (string, error) {
+	dir := s.env.SpoolDir
+	switch {
+	case dir != "":
+	case s.env.BusURL == "":
+		dir = filepath.Join(s.env.BusDataDir, "spool")
+	default:
+		return os.TempDir(), nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("create SPOOL_DIR: %w", err)
+	}
+	return dir, nil
+}
+
+func (s *captureStage) set(work *capture.Capture, stream *captureStream, tables []config.Table) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.work, s.stream, s.tables = work, stream, tables
+}
+
+func (s *captureStage) now() (*capture.Capture, *captureStream, []config.Table) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.work, s.stream, s.tables
+}
+
+// acknowledged returns the sequence up to which the janitor may purge: everything is in
+// the sink, and no replay has yet to read it.
+func (s *captureStage) acknowledged() uint64 {
+	applied := s.progress.sequence(s.bus.Epoch())
+	if held, ok := s.bus.Held(); ok && held < applied {
+		return held
+	}
+	return applied
+}
+
+// captureView is what the other processes know of a capture.
+type captureView struct {
+	Active bool           `json:"active,omitempty"`
+	Status capture.Status `json:"status,omitzero"`
+	// Head is the end of the server's log, Waiting what the publisher waits for,
+	// Total how many changes of the epoch are stored.
+	Head    cdc.LSN  `json:"head,omitempty"`
+	Waiting string   `json:"waiting,omitempty"`
+	Total   uint64   `json:"total,omitempty"`
+	Tables  []string `json:"tables,omitempty"`
+	// Leader is whom this process waits for.
+	Leader string `json:"leader,omitempty"`
+}
+
+// view shows the stage as this process sees it.
+func (s *captureStage) view(ctx context.Context) *captureView {
+	work, stream, tables := s.now()
+	if work == nil {
+		return &captureView{Leader: s.role.leader()}
+	}
+	v := &captureView{Active: true, Status: work.Status(), Waiting: stream.waiting(), Total: stream.stored(), Tables: tableNames(tables)}
+	head, err := work.WALHead(ctx)
+	if err != nil {
+		head = v.Status.ServerEnd // What the server said last is the best that is known.
+	}
+	v.Head = head
+	return v
+}
+
+// setTables changes the publication first: a list that the source refuses is not kept.
+func (s *captureStage) setTables(ctx context.Context, names []string) error {
+	list, err := config.ParseTables(names...)
+	if err != nil {
+		return &api.InvalidError{Field: "tables", Problem: err.Error()}
+	}
+	work, stream, _ := s.now()
+	if work == nil {
+		return errStarting
+	}
+	if err := work.SetTables(ctx, captureTables(list)); err != nil {
+		return fmt.Errorf("change the tables: %w", err)
+	}
+	err = s.control.edit(ctx, func(d *desired) { d.Tables = &override[string]{tableList(list), tableList(s.env.Tables)} })
+	if err != nil {
+		return err
+	}
+	s.set(work, stream, list)
+	return nil
+}
+
+// errStarting is the answer of a stage that has not begun yet.
+var errStarting = errors.New("the stage is starting: try again in a moment")
+
+func captureTables(tables []config.Table) []capture.Table {
+	out := make([]capture.Table, len(tables))
+	for i, t := range tables {
+		out[i] = capture.Table{Schema: t.Schema, Name: t.Name}
+	}
+	return out
+}
