@@ -68,6 +68,16 @@ func (c *company) list() []neighbour {
 	return out
 }
 
+// present tells whether another process is there.
+func (c *company) present() bool {
+	for _, n := range c.list() {
+		if !n.gone && time.Since(n.heard) <= silentAfter {
+			return true
+		}
+	}
+	return false
+}
+
 // heardOf takes in what a process has told.
 func (c *company) heardOf(m member, now time.Time) {
 	c.mu.Lock()

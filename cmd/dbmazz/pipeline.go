@@ -197,7 +197,24 @@ func (p *pipeline) drain(ctx context.Context, s *stages) {
 		p.log.WarnContext(ctx, "a process was not told to stop", "err", err)
 	}
 	p.setState(api.StateStopped)
-	p.stop()
+	p.leave(ctx, s)
+}
+
+// leaveWait bounds how long the process with the queue waits for the others to leave.
+const leaveWait = 5 * time.Second
+
+// leave ends the process. The one that has the queue goes last, so that the others can
+// say goodbye.
+func (p *pipeline) leave(ctx context.Context, s *stages) {
+	defer p.stop()
+	if p.env.BusURL != "" || s.capture == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	defer cancel()
+	for s.company.present() && ctx.Err() == nil {
+		pause(ctx, 50*time.Millisecond)
+	}
 }
 
 // drainTry bounds one try of the drain, so that a stuck one shows in the log.
@@ -241,7 +258,11 @@ func (p *pipeline) Stop(ctx context.Context) error {
 		err = p.tellAll(ctx, s, api.StateStopped)
 	}
 	p.setState(api.StateStopped)
-	p.stop()
+	if s == nil {
+		p.stop()
+		return nil
+	}
+	go p.leave(context.WithoutCancel(ctx), s)
 	if err != nil {
 		return fmt.Errorf("this process stops, but another could not be told to: %w", err)
 	}
