@@ -55,9 +55,10 @@ func (r *retry) row(ctx context.Context, of bus.Letter) error {
 		if err != nil {
 			return err
 		}
-		related = apply.Related(refs, of.ID)
+		var void int
+		related, void = apply.Related(refs, of.ID)
 		grown := false
-		for _, id := range related {
+		for _, id := range related[void:] {
 			if applied[id] {
 				continue
 			}
