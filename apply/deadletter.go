@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -31,8 +32,10 @@ type LetterKind string
 const (
 	// LetterRefused is a row that the sink can never take.
 	LetterRefused LetterKind = "refused"
-	// LetterFollows is a change that says only a part of a row whose rest is in a
-	// letter before it, so that the sink has nothing to complete it with.
+	// LetterFollows is a change of a row that has a letter before it, and cannot go
+	// on alone: it says only a part of the row, whose rest the sink does not have; or
+	// it would replace values in the sink that the letter lacks; or it is of the same
+	// transaction, so that both have one version.
 	LetterFollows LetterKind = "follows"
 	// LetterPassed is a delete or truncate that was applied as always. It is kept
 	// beside the letters before it, so that their retry does not bring back a row
@@ -51,6 +54,8 @@ type LetterRef struct {
 	// Keys are those of the rows that the letter holds, in wire form. A letter of
 	// a table without a key, or of a truncate, has none.
 	Keys [][]byte `json:"keys,omitempty"`
+	// Needs are those keys whose rows in the sink have values that the letter lacks.
+	Needs [][]byte `json:"needs,omitempty"`
 	// Position is that of the last change in the letter.
 	Position cdc.Position `json:"position"`
 }
@@ -101,7 +106,7 @@ func newLetter(kind LetterKind, life string, schema *cdc.Schema, rows []Row, why
 		letter.Column, letter.Type, letter.Target, letter.Reason, letter.Hint = why.Column, why.Type, why.Target, why.Reason, why.Hint
 		letter.Key = cmp.Or(why.Key, letter.Key)
 	case kind == LetterFollows:
-		letter.Reason = "the change says only a part of the row, and an earlier change of the row is among the dead letters"
+		letter.Reason = "an earlier change of the row is among the dead letters, and this one cannot be applied without it"
 		letter.Hint = "retry the letters of the row in their order"
 	default:
 		letter.Reason = "the row was deleted; this was applied and is kept only so that a retry of the letters before it does not bring the row back"
@@ -115,6 +120,13 @@ func newLetter(kind LetterKind, life string, schema *cdc.Schema, rows []Row, why
 				return nil, fmt.Errorf("make a dead letter of table %s: %w", schema.Name(), err)
 			}
 			letter.Keys = append(letter.Keys, slices.Clone(key))
+		}
+		if row.MovedFrom != nil {
+			key, err := c.key(row.MovedFrom)
+			if err != nil {
+				return nil, fmt.Errorf("make a dead letter of table %s: %w", schema.Name(), err)
+			}
+			letter.Needs = append(letter.Needs, slices.Clone(key))
 		}
 		frame, err := frameOf(schema, row.Position, row.commitTime, func(w *cdc.Writer) { writeRow(w, schema, row) })
 		if err != nil {
@@ -221,19 +233,66 @@ func keyText(schema *cdc.Schema, tuple cdc.Tuple) string {
 	return strings.Join(parts, ", ")
 }
 
-// Related returns the IDs of the letters that have to be retried, in their order, when
-// the one with this ID is: those of the same rows, up to the last of them, and the
-// truncates of the table since. Later letters of a row only make sense on top of the
-// earlier ones, and an earlier one may stand for a row that is gone since. nil means that
-// there is no such letter.
-func Related(refs []LetterRef, id string) []string {
+// Chain is what a retry of one letter takes.
+type Chain struct {
+	// Retry are the IDs of the letters that have to be retried, in this order.
+	Retry []string
+	// Delete are those that are to be deleted after that, in this order.
+	Delete []string
+}
+
+// Related returns what has to be retried when the letter with this ID is: the letters of
+// the same rows, and the truncates of the table since. Later letters of a row only make
+// sense on top of the earlier ones, and an earlier one may stand for a row that is gone
+// since; one from before a truncate is not retried at all. A truncate stays as long as
+// other letters are older. An empty chain means that there is no such letter.
+func Related(refs []LetterRef, id string) Chain {
 	at := slices.IndexFunc(refs, func(r LetterRef) bool { return r.ID == id })
 	if at < 0 {
-		return nil
+		return Chain{}
 	}
-	first := &refs[at]
+	related := sameRows(refs, &refs[at])
+	var chain Chain
+	var truncated *LetterRef
+	for i := range refs {
+		r := &refs[i]
+		if related[r.ID] && r.truncate() && (truncated == nil || r.Position.After(truncated.Position)) {
+			truncated = r
+		}
+	}
+	for i := range refs {
+		r := &refs[i]
+		if !related[r.ID] {
+			continue
+		}
+		if (truncated == nil || r == truncated || r.Position.After(truncated.Position)) && !r.settled(refs) {
+			chain.Retry = append(chain.Retry, r.ID)
+		}
+		older := func(o LetterRef) bool {
+			return o.Namespace == r.Namespace && o.Table == r.Table && !related[o.ID] && r.Position.After(o.Position)
+		}
+		if !r.truncate() || !slices.ContainsFunc(refs, older) {
+			chain.Delete = append(chain.Delete, r.ID)
+		}
+	}
+	slices.Sort(chain.Retry)
+	slices.Sort(chain.Delete)
+	return chain
+}
+
+// settled tells that a delete was noted, but then belonged to a unit that was set aside,
+// whose letter has it: done on its own it would take the values that the letter lacks.
+func (r *LetterRef) settled(refs []LetterRef) bool {
+	return r.Kind == LetterPassed && slices.ContainsFunc(refs, func(o LetterRef) bool {
+		return o.Kind != LetterPassed && o.Namespace == r.Namespace && o.Table == r.Table && !r.Position.After(o.Position) &&
+			slices.ContainsFunc(o.Needs, func(key []byte) bool { return slices.ContainsFunc(r.Keys, func(k []byte) bool { return bytes.Equal(k, key) }) })
+	})
+}
+
+// sameRows returns the IDs of the letters that share rows with one, and with each other.
+func sameRows(refs []LetterRef, first *LetterRef) map[string]bool {
 	keys := map[string]bool{}
-	related := map[string]bool{id: true}
+	related := map[string]bool{first.ID: true}
 	for _, key := range first.Keys {
 		keys[string(key)] = true
 	}
@@ -250,18 +309,13 @@ func Related(refs []LetterRef, id string) []string {
 			}
 		}
 	}
-	ids := make([]string, 0, len(related))
-	for known := range related {
-		ids = append(ids, known)
-	}
-	slices.Sort(ids)
-	return ids
+	return related
 }
+
+// truncate tells whether the letter notes a truncate.
+func (r *LetterRef) truncate() bool { return len(r.Keys) == 0 && r.Kind == LetterPassed }
 
 // touches tells whether a letter is about one of the keys, or the whole table.
 func (r *LetterRef) touches(keys map[string]bool) bool {
-	if len(r.Keys) == 0 {
-		return r.Kind == LetterPassed
-	}
-	return slices.ContainsFunc(r.Keys, func(key []byte) bool { return keys[string(key)] })
+	return r.truncate() || slices.ContainsFunc(r.Keys, func(key []byte) bool { return keys[string(key)] })
 }

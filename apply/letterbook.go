@@ -29,6 +29,8 @@ type keyLetters struct {
 	last     cdc.Position // of the last letter that holds something back
 	passed   cdc.Position // of the last delete that is noted
 	replaced cdc.Position // of the last whole row that reached the sink
+	// needed is that of the last letter that lacks values which the sink's row has.
+	needed cdc.Position
 }
 
 // open tells whether the sink lacks a change of the row that a later part builds on.
@@ -91,18 +93,28 @@ func (b *letterBook) add(ref *LetterRef) {
 	if ref.Kind != LetterPassed {
 		t.last = later(t.last, ref.Position)
 	}
+	for _, key := range ref.Needs {
+		k := t.entry(key)
+		k.needed = later(k.needed, ref.Position)
+		k.last = later(k.last, ref.Position)
+	}
 	for _, key := range ref.Keys {
-		k := t.keys[string(key)]
-		if k == nil {
-			k = &keyLetters{}
-			t.keys[string(key)] = k
-		}
+		k := t.entry(key)
 		if ref.Kind == LetterPassed {
 			k.passed = later(k.passed, ref.Position)
 		} else {
 			k.last = later(k.last, ref.Position)
 		}
 	}
+}
+
+func (t *tableLetters) entry(key []byte) *keyLetters {
+	k := t.keys[string(key)]
+	if k == nil {
+		k = &keyLetters{}
+		t.keys[string(key)] = k
+	}
+	return k
 }
 
 func later(a, b cdc.Position) cdc.Position {
@@ -112,35 +124,52 @@ func later(a, b cdc.Position) cdc.Position {
 	return a
 }
 
-// following returns the indexes of the rows that have to follow letters: parts of rows
-// that are held back, and all of a unit that has one.
+// key returns what is known about the key of a tuple, nil if it has no letters since the
+// table was truncated.
+func (t *tableLetters) key(c *compactor, tuple cdc.Tuple) (*keyLetters, error) {
+	key, err := c.key(tuple)
+	if err != nil {
+		return nil, fmt.Errorf("look for dead letters of table %s: %w", c.schema.Name(), err)
+	}
+	k := t.keys[string(key)]
+	if k == nil || !k.last.After(t.truncated) {
+		return nil, nil
+	}
+	return k, nil
+}
+
+// holds tells whether a row has to follow letters: it says a part of a row that is held
+// back; or it would replace what a letter needs; or it is of the same transaction as a
+// letter of its key, so that the sink could not tell by their version which is later.
+func (t *tableLetters) holds(c *compactor, row *Row) (bool, error) {
+	k, err := t.key(c, row.Tuple)
+	if err != nil {
+		return false, err
+	}
+	if k != nil && (k.needed.After(t.truncated) || k.last.Commit == row.Position.Commit) {
+		return true, nil
+	}
+	if row.MovedFrom != nil {
+		k, err = t.key(c, row.MovedFrom)
+		return k != nil && k.open(), err
+	}
+	return k != nil && row.Partial && row.Op != OpDelete && k.open(), nil
+}
+
+// following returns the indexes of the rows that have to follow letters, with all of a
+// unit that has one.
 func (t *tableLetters) following(schema *cdc.Schema, rows []Row) ([]int, error) {
 	c := compactor{schema: schema}
-	held := func(tuple cdc.Tuple) (bool, error) {
-		key, err := c.key(tuple)
-		if err != nil {
-			return false, err
-		}
-		k := t.keys[string(key)]
-		return k != nil && k.open() && k.last.After(t.truncated), nil
-	}
-	any := false
+	found := false
 	marked := make([]bool, len(rows))
 	for i := range rows {
-		row := &rows[i]
 		var err error
-		switch {
-		case row.MovedFrom != nil:
-			marked[i], err = held(row.MovedFrom)
-		case row.Partial && row.Op != OpDelete:
-			marked[i], err = held(row.Tuple)
+		if marked[i], err = t.holds(&c, &rows[i]); err != nil {
+			return nil, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("look for dead letters of table %s: %w", schema.Name(), err)
-		}
-		any = any || marked[i]
+		found = found || marked[i]
 	}
-	if !any {
+	if !found {
 		return nil, nil
 	}
 	units, err := unitsOf(schema, rows)
@@ -169,12 +198,12 @@ func (t *tableLetters) notes(schema *cdc.Schema, rows []Row) ([]Row, error) {
 		if rows[i].Op != OpDelete {
 			continue
 		}
-		key, err := c.key(rows[i].Tuple)
+		k, err := t.key(&c, rows[i].Tuple)
 		if err != nil {
-			return nil, fmt.Errorf("look for dead letters of table %s: %w", schema.Name(), err)
+			return nil, err
 		}
-		k := t.keys[string(key)]
-		if k != nil && k.last.After(k.passed) && k.last.After(t.truncated) {
+		// A delete that is itself in a letter comes again after a crash.
+		if k != nil && k.last.After(k.passed) && rows[i].Position.After(k.last) {
 			deleted = append(deleted, rows[i])
 		}
 	}
@@ -188,11 +217,11 @@ func (t *tableLetters) stored(schema *cdc.Schema, rows []Row) error {
 		if rows[i].Partial || rows[i].Op == OpDelete {
 			continue
 		}
-		key, err := c.key(rows[i].Tuple)
+		k, err := t.key(&c, rows[i].Tuple)
 		if err != nil {
-			return fmt.Errorf("look for dead letters of table %s: %w", schema.Name(), err)
+			return err
 		}
-		if k := t.keys[string(key)]; k != nil && rows[i].Position.After(k.last) {
+		if k != nil && rows[i].Position.After(k.last) {
 			k.replaced = later(k.replaced, rows[i].Position)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -65,22 +64,17 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 	}
 	var group errgroup.Group
 	group.SetLimit(l.parallel)
-	incomplete := make([]uint32, len(tables))
-	for i, t := range tables {
+	for _, t := range tables {
 		group.Go(func() error {
 			err := l.table(ctx, t, p)
 			if errors.Is(err, ErrIncomplete) {
-				incomplete[i] = t.schema.OID
+				// At once: a sink that is asked again may not remember what it lacks.
+				err = errors.Join(err, l.ledger.again(context.WithoutCancel(ctx), t.schema.OID))
 			}
 			return err
 		})
 	}
-	err = group.Wait()
-	incomplete = slices.DeleteFunc(incomplete, func(oid uint32) bool { return oid == 0 })
-	if len(incomplete) > 0 {
-		err = errors.Join(err, l.ledger.again(context.WithoutCancel(ctx), incomplete))
-	}
-	return err
+	return group.Wait()
 }
 
 // plan records what the batch is before anything of it reaches the sink, or returns the
@@ -217,6 +211,9 @@ func (l *loader) send(b *TableBatch, aside func(*RowError) error) (refused *RowE
 
 // deliver calls the sink with a batch that it can take.
 func (l *loader) deliver(ctx context.Context, b *TableBatch) (Result, error) {
+	if err := Allowed(ctx); err != nil {
+		return Result{}, err
+	}
 	if len(b.Schema.Key) == 0 {
 		for i := range b.Rows {
 			if !hasUnchanged(b.Rows[i].Tuple) {

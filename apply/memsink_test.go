@@ -38,6 +38,8 @@ type memSink struct {
 	tables  map[string]map[string]memRow
 	appends map[string][]memChange
 	done    map[string]string // batch ID -> its content
+	partly  map[string]bool   // batch ID -> it was stored in part, as it said
+	begun   map[string]bool   // batch ID -> it was refused, and a part is stored
 	script  func() fault
 	poison  func(table string, values []string) bool // nil: takes everything
 	names   bool                                     // a refused row is named
@@ -64,7 +66,7 @@ func newMemSink(script func() fault) *memSink {
 		script = func() fault { return none }
 	}
 	return &memSink{
-		tables: map[string]map[string]memRow{}, appends: map[string][]memChange{}, done: map[string]string{}, script: script,
+		tables: map[string]map[string]memRow{}, appends: map[string][]memChange{}, done: map[string]string{}, partly: map[string]bool{}, begun: map[string]bool{}, script: script,
 	}
 }
 
@@ -120,18 +122,22 @@ func (s *memSink) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result,
 		if before != content {
 			s.broken("batch %s formed again with other content:\n%s\n%s", b.ID, before, content)
 		}
+		if s.partly[b.ID] {
+			return apply.Result{}, fmt.Errorf("injected: %w", apply.ErrIncomplete)
+		}
 		return apply.Result{Loads: 1}, answer(f)
 	}
 	moved := slices.ContainsFunc(b.Rows, func(r apply.Row) bool { return r.MovedFrom != nil })
 	if refused := s.refused(b); refused != nil {
-		if !moved {
+		if !moved && !s.begun[b.ID] {
 			s.store(b, b.Rows[:len(b.Rows)/2])
 		}
+		s.begun[b.ID] = true
 		return apply.Result{}, refused
 	}
 	if f == half && !moved {
 		s.store(b, b.Rows[:len(b.Rows)/2])
-		s.done[b.ID] = content
+		s.done[b.ID], s.partly[b.ID] = content, true
 		return apply.Result{}, fmt.Errorf("injected: %w", apply.ErrIncomplete)
 	}
 	left, err := s.store(b, b.Rows)

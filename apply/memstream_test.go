@@ -121,6 +121,18 @@ func (m *memStream) live(context.Context) (apply.Live, error) {
 	return apply.ParseLive(data)
 }
 
+// apart is the stream with a state of another name.
+type apart struct {
+	*memStream
+	name string
+}
+
+func (a apart) LoadState(context.Context) ([]byte, uint64, error) { return a.load(a.name) }
+
+func (a apart) SaveState(_ context.Context, value []byte, revision uint64) (uint64, error) {
+	return a.save(a.name, value, revision)
+}
+
 type memConsumer struct {
 	m    *memStream
 	next uint64
@@ -208,39 +220,43 @@ func (m *memLetters) retryAll(ctx context.Context, sink apply.Sink) error {
 		if err != nil || len(refs) == 0 {
 			return err
 		}
-		done := map[string]bool{}
-		for {
-			ids := apply.Related(refs, refs[0].ID)
-			grown := false
-			for _, id := range ids {
-				if done[id] {
-					continue
-				}
-				m.mu.Lock()
-				letter := m.letters[id]
-				m.mu.Unlock()
-				if _, err := apply.Retry(ctx, sink, letter); err != nil {
-					return fmt.Errorf("retry %s: %w", letter, err)
-				}
-				done[id], grown = true, true
-			}
-			if !grown {
-				break
-			}
-			first := refs[0].ID
-			if refs, err = m.Refs(ctx); err != nil {
+		for _, ref := range refs {
+			if err := m.retry(ctx, sink, ref.ID); err != nil {
 				return err
 			}
-			for i := range refs {
-				if refs[i].ID == first {
-					refs[0], refs[i] = refs[i], refs[0]
-				}
+		}
+	}
+}
+
+func (m *memLetters) retry(ctx context.Context, sink apply.Sink, id string) error {
+	done := map[string]bool{}
+	for {
+		refs, err := m.Refs(ctx)
+		if err != nil {
+			return err
+		}
+		chain := apply.Related(refs, id)
+		grown := false
+		for _, id := range chain.Retry {
+			if done[id] {
+				continue
 			}
+			m.mu.Lock()
+			letter := m.letters[id]
+			m.mu.Unlock()
+			if _, err := apply.Retry(ctx, sink, letter); err != nil {
+				return fmt.Errorf("retry %s: %w", letter, err)
+			}
+			done[id], grown = true, true
+		}
+		if grown {
+			continue
 		}
 		m.mu.Lock()
-		for id := range done {
+		for _, id := range chain.Delete {
 			delete(m.letters, id)
 		}
 		m.mu.Unlock()
+		return nil
 	}
 }

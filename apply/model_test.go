@@ -37,6 +37,8 @@ type life struct {
 	stop    context.CancelFunc
 	done    chan error
 	tripped atomic.Bool
+	// asked counts the times that the fence was up, begun what was done after it.
+	asked, begun atomic.Int64
 	over    chan struct{} // closed when another must go on in its place
 	once    sync.Once
 }
@@ -73,9 +75,9 @@ func (l *life) happen(f fault) {
 
 func (l *life) end() { l.once.Do(func() { close(l.over) }) }
 
-// mayWrite finds out about writes that must not be.
+// mayWrite finds out about writes that must not be: each needs a question of its own.
 func (l *life) mayWrite(what string) {
-	if l.tripped.Load() {
+	if l.begun.Add(1) > l.asked.Load() {
 		l.m.sink.mu.Lock()
 		defer l.m.sink.mu.Unlock()
 		l.m.sink.broken("%s by a process that another has replaced", what)
@@ -87,7 +89,18 @@ func (l *life) ask() error {
 	if l.tripped.Load() {
 		return errTaken
 	}
+	l.asked.Add(1)
 	return nil
+}
+
+func (l *life) Put(ctx context.Context, letter *apply.DeadLetter) error {
+	l.mayWrite("dead letter")
+	return l.m.letters.Put(ctx, letter)
+}
+
+func (l *life) Refs(ctx context.Context) ([]apply.LetterRef, error) {
+	l.mayWrite("list of dead letters")
+	return l.m.letters.Refs(ctx)
 }
 
 func (l *life) LoadState(context.Context) ([]byte, uint64, error) { return l.load(l.name) }
@@ -106,7 +119,10 @@ func (l *life) SaveState(_ context.Context, value []byte, revision uint64) (uint
 	return n, err
 }
 
-func (l *life) Check(ctx context.Context) error { return l.m.sink.Check(ctx) }
+func (l *life) Check(ctx context.Context) error {
+	l.mayWrite("check")
+	return l.m.sink.Check(ctx)
+}
 
 func (l *life) Prepare(ctx context.Context, s *cdc.Schema) error {
 	l.mayWrite("prepare")
@@ -132,7 +148,7 @@ func (l *life) Truncate(ctx context.Context, tr *apply.TableTruncate) error {
 func (m *model) config(l *life) apply.Config {
 	config := apply.Config{FlushBytes: m.flushBytes, MinSpacing: 1, BackoffMax: time.Millisecond, Fence: l.ask}
 	if m.letters != nil {
-		config.DeadLetters = m.letters
+		config.DeadLetters = l
 	}
 	return config
 }
@@ -173,6 +189,10 @@ func (m *model) run(t *rapid.T) {
 		}
 		timedOut := errors.Is(ctx.Err(), context.DeadlineExceeded)
 		cancel()
+		if m.sink.mu.Lock(); m.sink.err != nil {
+			t.Fatal(m.sink.err)
+		}
+		m.sink.mu.Unlock()
 		if timedOut {
 			t.Fatalf("apply does not end: %+v", l.apply.Status())
 		}
@@ -237,6 +257,9 @@ func TestRefusedRowsGoToTheDeadLettersAndTheRestReachesTheSinkExactly(t *testing
 		}
 		m.run(t)
 		o.compare(t, m.sink, m.letters.has)
+		for _, id := range m.letters.order {
+			t.Log(m.letters.letters[id])
+		}
 		m.sink.poison = nil
 		if err := m.letters.retryAll(context.Background(), m.sink); err != nil {
 			t.Fatal(err)

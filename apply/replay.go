@@ -135,12 +135,12 @@ type TableSummary struct {
 
 // replayState is what a replay keeps in its ledger.
 type replayState struct {
-	From    cdc.Position `json:"from"`
-	To      cdc.Position `json:"to"`
-	Tables  []string     `json:"tables,omitempty"`
-	Guarded bool         `json:"guarded,omitempty"`
-	Hard    bool         `json:"hard,omitempty"`
-	Finished bool `json:"finished,omitempty"`
+	From     cdc.Position `json:"from"`
+	To       cdc.Position `json:"to"`
+	Tables   []string     `json:"tables,omitempty"`
+	Guarded  bool         `json:"guarded,omitempty"`
+	Hard     bool         `json:"hard,omitempty"`
+	Finished bool         `json:"finished,omitempty"`
 }
 
 // NewReplay returns a replay. It does nothing before Run. The stream must keep the state

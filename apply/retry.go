@@ -22,10 +22,12 @@ type RetryResult struct {
 // stored once. The same letter may be retried after an error or a crash. A row that the
 // sink still refuses is a *RowError.
 //
-// The letters of a row build on each other. The caller retries those that [Related] names,
-// in that order, asks for them again until there are no others, and then deletes them:
-// live apply notes a delete of such a row before it carries it out, so a row that came
-// back because its delete was first is removed by the letter that is found.
+// The letters of a row build on each other. The caller retries those of the chain that
+// [Related] returns, in their order, asks for it again until there are no others to retry,
+// and then deletes what the chain says, in order, so that what is left after a crash does
+// no harm. Asking again matters because live apply goes on: it notes a delete of such a
+// row before it carries it out, so a row that came back because its delete was first is
+// removed by the letter that is found.
 func Retry(ctx context.Context, sink Sink, letter *DeadLetter) (RetryResult, error) {
 	schema, rows, truncate, err := letter.open()
 	if err != nil {
@@ -35,8 +37,19 @@ func Retry(ctx context.Context, sink Sink, letter *DeadLetter) (RetryResult, err
 		return RetryResult{}, fmt.Errorf("prepare table %s: %w", schema.Name(), err)
 	}
 	id := "dbmazz-dlq-" + letter.ID
+	if letter.Kind == LetterPassed && len(schema.Key) > 0 {
+		// Rows that came back were written with versions of earlier transactions;
+		// those of this one are there because they came after it.
+		for i := range rows {
+			rows[i].Position.Commit--
+		}
+	}
 	if truncate {
-		err := sink.Truncate(ctx, &TableTruncate{ID: id, Schema: schema, Position: letter.Position, SyncedAt: letter.SetAside, Guarded: true})
+		position := letter.Position
+		if len(schema.Key) > 0 {
+			position.Commit--
+		}
+		err := sink.Truncate(ctx, &TableTruncate{ID: id, Schema: schema, Position: position, SyncedAt: letter.SetAside, Guarded: true})
 		if err != nil {
 			return RetryResult{}, fmt.Errorf("truncate table %s again: %w", schema.Name(), err)
 		}

@@ -149,15 +149,15 @@ func (l *ledger) begin(ctx context.Context, p plan) error {
 }
 
 // again makes the plan be carried out under another ID for a table.
-func (l *ledger) again(ctx context.Context, oids []uint32) error {
+func (l *ledger) again(ctx context.Context, oid uint32) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	next := *l.state.Plan
 	next.Attempts = maps.Clone(next.Attempts)
 	if next.Attempts == nil {
 		next.Attempts = map[uint32]int{}
 	}
-	for _, oid := range oids {
-		next.Attempts[oid]++
-	}
+	next.Attempts[oid]++
 	l.state.Plan = &next
 	return l.save(ctx)
 }

@@ -116,25 +116,31 @@ func (b *Bus) onBoard(ctx context.Context, verb, name string, do func(context.Co
 	}
 	ctx, cancel := context.WithTimeout(ctx, boardPatience)
 	defer cancel()
-	for {
-		kv, err := b.openBoard(ctx)
-		if err == nil {
-			err = do(ctx, kv, key)
-		}
+	for delay := holdMin; ; delay = min(2*delay, holdMax) {
+		err := b.tryOnBoard(ctx, key, do)
 		if err == nil {
 			return nil
 		}
+		// No answer may also mean that the bucket has vanished.
 		b.dropBoard()
-		if !vanished(err) || ctx.Err() != nil {
+		if !isUnanswered(err) && !errors.Is(err, jetstream.ErrStreamNotFound) || b.pause(ctx, delay) != nil {
 			return fmt.Errorf("%s %q: %w", verb, name, err)
 		}
 	}
 }
 
-// vanished reports whether there is no such bucket on the server.
-func vanished(err error) bool {
-	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound) ||
-		errors.Is(err, jetstream.ErrBucketNotFound)
+func (b *Bus) tryOnBoard(ctx context.Context, key string, do func(context.Context, jetstream.KeyValue, string) error) error {
+	if err := b.awaitConnection(ctx); err != nil {
+		return err
+	}
+	// A question that was under way when the connection broke is never answered.
+	ctx, cancel := context.WithTimeout(ctx, boardPatience/3)
+	defer cancel()
+	kv, err := b.openBoard(ctx)
+	if err != nil {
+		return err
+	}
+	return do(ctx, kv, key)
 }
 
 const keyNameMax = 200

@@ -134,6 +134,17 @@ func (b *Bus) shutdown(ctx context.Context) error {
 // and made again has another one.
 func (b *Bus) Epoch() string { return b.epoch }
 
+// ListenAddr returns the address on which the embedded server takes connections of other
+// hosts, empty if it does not. A port 0 in Config.Listen is the one that was chosen.
+func (b *Bus) ListenAddr() string {
+	if b.server == nil {
+		return ""
+	}
+	b.server.mu.Lock()
+	defer b.server.mu.Unlock()
+	return b.server.listen
+}
+
 // Info is the state of the stream, for the status.
 type Info struct {
 	Messages      uint64
@@ -164,7 +175,11 @@ func (b *Bus) Info(ctx context.Context) (Info, error) {
 	if s.Msgs > 0 {
 		result.OldestAt = s.FirstTime
 	}
-	consumer, err := b.stream.Consumer(ctx, consumerName)
+	var consumer jetstream.Consumer
+	err = b.ask(ctx, func(ctx context.Context) error {
+		consumer, err = b.stream.Consumer(ctx, consumerName)
+		return err
+	})
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 	case err != nil:

@@ -36,7 +36,14 @@ func TestBugProbe(t *testing.T) {
 		}
 	}
 	bustest.Leader(t, servers, "DBMAZZ_test")
-	waitFor(ctx, t, "tail", func() bool { _, err := b.Tail(ctx); if err != nil { t.Log(time.Now().Format(time.StampMilli), b.Status(), err); time.Sleep(300*time.Millisecond) }; return err == nil })
+	waitFor(ctx, t, "tail", func() bool {
+		_, err := b.Tail(ctx)
+		if err != nil {
+			t.Log(time.Now().Format(time.StampMilli), b.Status(), err)
+			time.Sleep(300 * time.Millisecond)
+		}
+		return err == nil
+	})
 	publish(t, b, 1, 100)
 	away.Start(t)
 	for range 100 {
@@ -50,7 +57,7 @@ func TestBugProbe(t *testing.T) {
 		}
 	}
 	publish(t, b, 1, 1000)
-	time.Sleep(100*time.Millisecond)
+	time.Sleep(100 * time.Millisecond)
 	for _, s := range servers {
 		st, ok, err := s.StreamState(ctx, "DBMAZZ_test")
 		t.Log("one", s.Name(), st, ok, err)

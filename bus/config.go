@@ -160,9 +160,10 @@ func (c *Config) validate() error {
 	return errors.Join(errs...)
 }
 
-func (c *Config) streamName() string { return "DBMAZZ_" + c.Pipeline }
-func (c *Config) bucketName() string { return "dbmazz_" + c.Pipeline }
-func (c *Config) subject() string    { return "dbmazz." + c.Pipeline + ".cdc" }
+func (c *Config) streamName() string   { return "DBMAZZ_" + c.Pipeline }
+func (c *Config) bucketName() string   { return "dbmazz_" + c.Pipeline }
+func (c *Config) bucketStream() string { return "KV_" + c.bucketName() }
+func (c *Config) subject() string      { return "dbmazz." + c.Pipeline + ".cdc" }
 
 // checkServer returns what is wrong with the choice of the server.
 func (c *Config) checkServer() []error {

@@ -29,6 +29,13 @@ var conformance = map[string]func(*testing.T, bus.Config){
 	"FrameOutOfChainIsRefused":        testFrameOutOfChainIsRefused,
 	"MessagesNameTheirPredecessor":    testMessagesNameTheirPredecessor,
 	"EpochSurvivesReopening":          testEpochSurvivesReopening,
+	"BoardShowsWhoIsThere":            testBoardShowsWhoIsThere,
+	"BoardTakesLargeValues":           testBoardTakesLargeValues,
+	"HoldsAreSeen":                    testHoldsAreSeen,
+	"MarksDescribeFrames":             testMarksDescribeFrames,
+	"TimesAreLocated":                 testTimesAreLocated,
+	"ReaderDisturbsNobody":            testReaderDisturbsNobody,
+	"ReaderHoldsTheHistory":           testReaderHoldsTheHistory,
 }
 
 func TestEmbedded(t *testing.T) {

@@ -70,10 +70,17 @@ func (b *Bus) Consumer(ctx context.Context, after uint64) (*Consumer, error) {
 		return nil, fmt.Errorf("open consumer: %w", b.purged(ctx, after, first))
 	}
 	c := &Consumer{b: b, name: consumerName, owner: rand.Text(), acked: after, frame: assembly{last: after}, done: make(chan struct{})}
-	if err := b.js.DeleteConsumer(ctx, b.cfg.streamName(), consumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil, fmt.Errorf("open consumer: delete the one before: %w", err)
-	}
-	if err := c.attach(ctx); err != nil {
+	err = b.ask(ctx, func(ctx context.Context) error {
+		if err := b.js.DeleteConsumer(ctx, b.cfg.streamName(), consumerName); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fmt.Errorf("delete the one before: %w", err)
+		}
+		err := c.attach(ctx)
+		if err != nil && c.pull != nil {
+			c.pull.close()
+		}
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("open consumer: %w", err)
 	}
 	return c, nil
@@ -139,7 +146,7 @@ func (c *Consumer) reattach(ctx context.Context) error {
 		default:
 		}
 		err := c.tryReattach(ctx)
-		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrClosed) {
+		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrClosed) || isLost(err) {
 			return err
 		}
 		c.b.log.WarnContext(ctx, "consumer is not reachable", "err", err)
@@ -158,6 +165,9 @@ func (c *Consumer) reattach(ctx context.Context) error {
 }
 
 func (c *Consumer) tryReattach(ctx context.Context) error {
+	if _, err := c.b.streamInfo(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.b.patience)
 	defer cancel()
 	old, err := c.b.stream.Consumer(ctx, c.name)

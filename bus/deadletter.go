@@ -85,18 +85,18 @@ func (d *DeadLetters) open(ctx context.Context, create bool) (jetstream.Stream, 
 		return d.stream, nil
 	}
 	name := d.b.cfg.lettersName()
-	ctx, cancel := context.WithTimeout(ctx, d.b.patience)
-	defer cancel()
-	stream, err := d.b.js.Stream(ctx, name)
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound) && !create:
-		return nil, nil
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		stream, err = d.b.js.CreateStream(ctx, d.config())
-		if err != nil {
-			return nil, fmt.Errorf("create dead-letter stream %s: %w", name, err)
+	var stream jetstream.Stream
+	err := d.b.ask(ctx, func(ctx context.Context) (err error) {
+		stream, err = d.b.js.Stream(ctx, name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) && create {
+			stream, err = d.b.js.CreateStream(ctx, d.config())
 		}
-	case err != nil:
+		return err
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open dead-letter stream %s: %w", name, err)
 	}
 	have := stream.CachedInfo().Config
@@ -182,7 +182,9 @@ func (d *DeadLetters) put(ctx context.Context, l *Letter) error {
 	attempt := head.Header.Get(headerLetterAttempt)
 	for i, part := range parts {
 		part.Subject = d.partSubject(l.ID, attempt, i+1)
-		if err := d.publish(ctx, part); err != nil {
+		// Nobody else writes there: a conflict is our own message, whose answer
+		// was lost.
+		if err := d.publish(ctx, part); err != nil && !isConflict(err) {
 			return errors.Join(err, d.dropParts(ctx, stream, l.ID, layout{attempt: attempt, parts: i + 1}))
 		}
 	}
@@ -207,24 +209,24 @@ func (d *DeadLetters) put(ctx context.Context, l *Letter) error {
 
 // publish stores one message if there is none on its subject.
 func (d *DeadLetters) publish(ctx context.Context, m *nats.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, d.b.patience)
-	defer cancel()
-	_, err := d.b.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(d.b.cfg.lettersName()))
-	if isFull(err) {
+	err := d.b.ask(ctx, func(ctx context.Context) error {
+		_, err := d.b.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(d.b.cfg.lettersName()))
+		return err
+	})
+	if isFull(err) && !isConflict(err) {
 		return fmt.Errorf("%w: it holds %d bytes at most: retry or drop letters with dbmazz dlq, or allow more: %w",
 			ErrLettersFull, d.b.cfg.DeadLetterBytes, err)
-	}
-	if isDoubt(err) && ctx.Err() == nil {
-		err = errors.Join(err, d.b.heal(ctx))
 	}
 	return err
 }
 
 // last returns the message on a subject, nil if there is none.
 func (d *DeadLetters) last(ctx context.Context, stream jetstream.Stream, subject string) (*jetstream.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.b.patience)
-	defer cancel()
-	m, err := stream.GetLastMsgForSubject(ctx, subject)
+	var m *jetstream.RawStreamMsg
+	err := d.b.ask(ctx, func(ctx context.Context) (err error) {
+		m, err = stream.GetLastMsgForSubject(ctx, subject)
+		return err
+	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, nil
 	}
@@ -253,16 +255,13 @@ func (d *DeadLetters) dropParts(ctx context.Context, stream jetstream.Stream, id
 
 // erase deletes a message and overwrites its bytes.
 func (d *DeadLetters) erase(ctx context.Context, stream jetstream.Stream, sequence uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, d.b.patience)
-	defer cancel()
-	err := stream.SecureDeleteMsg(ctx, sequence)
-	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
-		_, err := stream.GetMsg(ctx, sequence)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
+	err := d.b.ask(ctx, func(ctx context.Context) error {
+		err := stream.SecureDeleteMsg(ctx, sequence)
+		if _, gone := stream.GetMsg(ctx, sequence); errors.Is(gone, jetstream.ErrMsgNotFound) {
+			return nil // by this call, or by one before it
 		}
-		return fmt.Errorf("delete message %d of dead-letter stream: it is still there: %w", sequence, err)
-	}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("delete message %d of dead-letter stream: %w", sequence, err)
 	}

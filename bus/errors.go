@@ -74,21 +74,33 @@ func (e *GapError) Error() string {
 	return fmt.Sprintf("the stream has a gap: sequence %d expected, found %d: %s", e.Expected, e.Found, e.Reason)
 }
 
-// StreamLostError means that the folder belongs to a stream that is not there, or that
-// another one is in its place.
+// StreamLostError means that the stream or the state bucket, which must be there, is not,
+// or that another one is in its place. Its text is the recovery procedure.
 type StreamLostError struct {
-	Folder string
-	Marker string
+	Where  string // the data folder or the servers
 	Reason string
+
+	stream, bucket string
+	folder         bool
 }
 
 // Error implements error.
 func (e *StreamLostError) Error() string {
-	return fmt.Sprintf("the stream of data folder %s is lost: %s. Either restore the whole folder from a backup, "+
-		"or start a new stream: move the folder's content away, %s included, and start again; "+
+	anew := fmt.Sprintf("delete both (nats stream rm %s; nats kv rm %s)", e.stream, e.bucket)
+	whole := "both"
+	if e.folder {
+		anew, whole = "move the folder's content away, "+markerName+" included", "the whole folder"
+	}
+	return fmt.Sprintf("the stream in %s is lost: %s. Either restore %s from a backup of one moment, "+
+		"or start a new stream: stop all processes of the pipeline, %s, and start again; "+
 		"capture then reads everything that the sink has not committed again from the replication slot, "+
 		"which is complete if the slot was only confirmed for what the sink had applied",
-		e.Folder, e.Reason, e.Marker)
+		e.Where, e.Reason, whole, anew)
+}
+
+func isLost(err error) bool {
+	var lost *StreamLostError
+	return errors.As(err, &lost)
 }
 
 // InUseError means that another process has the data folder open.

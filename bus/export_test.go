@@ -14,6 +14,27 @@ func SetPatience(b *Bus, d time.Duration) { b.patience = d }
 // RestartServer replaces the embedded server, as after a write error.
 func RestartServer(ctx context.Context, b *Bus) error { return b.server.restart(ctx, 0, "test") }
 
+// Steps lists the steps of a creation. Make takes one, as a process does that dies behind it.
+var Steps = []step{stepMakeBucket, stepMakeStream, stepMakeNote}
+
+// Make connects and takes the first n steps of a creation.
+func Make(ctx context.Context, b *Bus, n int) error {
+	if err := b.connect(); err != nil {
+		return err
+	}
+	defer b.nc.Close()
+	for _, s := range Steps[:n] {
+		f, err := b.look(ctx)
+		if err != nil {
+			return err
+		}
+		if err := b.make(ctx, f, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Assembly is the part of a consumer that puts frames together.
 type Assembly struct{ a assembly }
 
@@ -27,5 +48,3 @@ func ReadHeader(ctx context.Context, b *Bus, sequence uint64) (nats.Header, erro
 	m, ok, err := b.message(ctx, sequence)
 	return m.header, errors.Join(err, errNoMessage(sequence, ok))
 }
-
-func (b *Bus) Status() string { return b.nc.Status().String() + b.nc.ConnectedAddr() }

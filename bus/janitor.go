@@ -62,7 +62,7 @@ func (b *Bus) purge(ctx context.Context, acked uint64) error {
 	}
 	keep := acked + 1 // the first sequence that stays
 	if b.cfg.Retention > 0 {
-		if keep, err = b.keepFrom(ctx, state, acked); err != nil {
+		if keep, err = b.keepFrom(ctx, info, acked); err != nil {
 			return err
 		}
 	}
@@ -79,14 +79,16 @@ func (b *Bus) purge(ctx context.Context, acked uint64) error {
 	if keep, err = b.frameStart(ctx, min(keep, t.first)); err != nil || keep <= state.FirstSeq {
 		return err
 	}
-	if err := b.stream.Purge(ctx, jetstream.WithPurgeSequence(keep)); err != nil {
+	err = b.ask(ctx, func(ctx context.Context) error { return b.stream.Purge(ctx, jetstream.WithPurgeSequence(keep)) })
+	if err != nil {
 		return fmt.Errorf("purge stream %s: %w", b.cfg.streamName(), err)
 	}
 	return nil
 }
 
 // keepFrom returns the first sequence to keep by age and by room.
-func (b *Bus) keepFrom(ctx context.Context, state *jetstream.StreamState, acked uint64) (uint64, error) {
+func (b *Bus) keepFrom(ctx context.Context, info *jetstream.StreamInfo, acked uint64) (uint64, error) {
+	state := &info.State
 	keep := state.FirstSeq
 	cutoff := time.Now().Add(-b.cfg.Retention)
 	if state.FirstTime.Before(cutoff) {
@@ -96,7 +98,7 @@ func (b *Bus) keepFrom(ctx context.Context, state *jetstream.StreamState, acked 
 		}
 		keep = sequence
 	}
-	limit := float64(b.cfg.MaxBytes)
+	limit := float64(info.Config.MaxBytes)
 	if float64(state.Bytes) > highWater*limit {
 		// By the mean size; the next look corrects it.
 		surplus := float64(state.Bytes) - lowWater*limit

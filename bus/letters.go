@@ -45,9 +45,11 @@ func (d *DeadLetters) List(ctx context.Context, after uint64, limit int) ([]Lett
 
 // next returns the first head at or behind the sequence, nil if there is none.
 func (d *DeadLetters) next(ctx context.Context, stream jetstream.Stream, sequence uint64) (*jetstream.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.b.patience)
-	defer cancel()
-	m, err := stream.GetMsg(ctx, sequence, jetstream.WithGetMsgSubject(d.b.cfg.lettersSubject()+".letter.*"))
+	var m *jetstream.RawStreamMsg
+	err := d.b.ask(ctx, func(ctx context.Context) (err error) {
+		m, err = stream.GetMsg(ctx, sequence, jetstream.WithGetMsgSubject(d.b.cfg.lettersSubject()+".letter.*"))
+		return err
+	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, nil
 	}
@@ -158,9 +160,15 @@ func (d *DeadLetters) Count(ctx context.Context) (uint64, error) {
 	if err != nil || stream == nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.b.patience)
-	defer cancel()
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(d.b.cfg.lettersSubject()+".part.>"))
+	var info *jetstream.StreamInfo
+	err = d.b.ask(ctx, func(ctx context.Context) error {
+		// A handle of its own: Info writes to the handle's cache.
+		handle, err := d.b.js.Stream(ctx, d.b.cfg.lettersName())
+		if err == nil {
+			info, err = handle.Info(ctx, jetstream.WithSubjectFilter(d.b.cfg.lettersSubject()+".part.>"))
+		}
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("count dead letters: %w", err)
 	}

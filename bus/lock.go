@@ -65,7 +65,7 @@ func readMarker(folder string) (*marker, error) {
 	}
 	m := new(marker)
 	if err := json.Unmarshal(data, m); err != nil || m.Epoch == "" || m.Stream == "" {
-		return nil, &StreamLostError{Folder: folder, Marker: markerName, Reason: "its marker file " + markerName + " is damaged"}
+		return nil, &StreamLostError{Where: "data folder " + folder, folder: true, Reason: "its marker file " + markerName + " is damaged"}
 	}
 	return m, nil
 }

@@ -93,18 +93,37 @@ func (b *Bus) messageFrom(ctx context.Context, sequence uint64) (m stored, ok bo
 }
 
 func (b *Bus) read(ctx context.Context, sequence uint64, options ...jetstream.GetMsgOpt) (m stored, ok bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, b.patience)
-	defer cancel()
-	raw, err := b.stream.GetMsg(ctx, sequence, options...)
+	var raw *jetstream.RawStreamMsg
+	err = b.askStream(ctx, func(ctx context.Context, stream jetstream.Stream) error {
+		raw, err = stream.GetMsg(ctx, sequence, options...)
+		return err
+	})
 	return b.readResult(raw, err)
 }
 
 // lastMessage reads the last message that can be read.
 func (b *Bus) lastMessage(ctx context.Context) (m stored, ok bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, b.patience)
-	defer cancel()
-	raw, err := b.stream.GetLastMsgForSubject(ctx, b.cfg.subject())
+	var raw *jetstream.RawStreamMsg
+	err = b.askStream(ctx, func(ctx context.Context, stream jetstream.Stream) error {
+		raw, err = stream.GetLastMsgForSubject(ctx, b.cfg.subject())
+		return err
+	})
 	return b.readResult(raw, err)
+}
+
+// askStream asks with the handle of Open first. If nobody listens, the stream may have
+// got more replicas since and does not answer direct gets any more; a fresh handle knows.
+func (b *Bus) askStream(ctx context.Context, question func(ctx context.Context, stream jetstream.Stream) error) error {
+	stream := b.stream
+	return b.ask(ctx, func(ctx context.Context) error {
+		err := question(ctx, stream)
+		if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {
+			if fresh, err := b.js.Stream(ctx, b.cfg.streamName()); err == nil {
+				stream = fresh
+			}
+		}
+		return err
+	})
 }
 
 func (b *Bus) readResult(raw *jetstream.RawStreamMsg, err error) (stored, bool, error) {

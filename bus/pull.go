@@ -25,9 +25,10 @@ type puller struct {
 	status  chan nats.Status
 	timer   *time.Timer
 
-	number int // of the request
-	left   int // messages that the request may still bring
-	bytes  int // bound of a request
+	number int  // of the request
+	doubt  bool // a stalled request was followed by another
+	left   int  // messages that the request may still bring
+	bytes  int  // bound of a request
 }
 
 // errInterrupted means that deliveries may have been lost and must be asked for again.
@@ -38,7 +39,9 @@ const (
 	pullExpires   = 60 * time.Second
 	pullHeartbeat = 10 * time.Second
 	// pullStalled is how long a request may bring nothing although the server
-	// has more. A request whose bytes are used up exactly ends without a word.
+	// has more. A request whose bytes are used up exactly ends without a word,
+	// so another is made. That it takes longer is no sign of loss: one large
+	// message over a slow connection takes its time.
 	pullStalled = time.Second
 	// pollWait is how long TryNext waits for what the server is known to have.
 	pollWait = 20 * time.Millisecond
@@ -87,7 +90,7 @@ func (p *puller) wait(ctx context.Context, done <-chan struct{}, more bool) (*na
 	default:
 	}
 	limit := 2*pullHeartbeat + pullHeartbeat/2
-	if more {
+	if more && !p.doubt {
 		limit = pullStalled
 	}
 	p.timer.Reset(limit)
@@ -95,7 +98,14 @@ func (p *puller) wait(ctx context.Context, done <-chan struct{}, more bool) (*na
 	case m, ok := <-p.msgs:
 		return p.received(m, ok)
 	case <-p.timer.C:
-		return nil, errInterrupted
+		if !more || p.doubt {
+			return nil, errInterrupted
+		}
+		p.doubt = true
+		if err := p.request(); err != nil {
+			return nil, err
+		}
+		return p.wait(ctx, done, more)
 	case <-p.status:
 		// The request was made over the old connection.
 		return nil, errInterrupted
@@ -139,6 +149,7 @@ func (p *puller) poll(more bool) *nats.Msg {
 func (p *puller) accept(m *nats.Msg) (payload bool, err error) {
 	status := m.Header.Get("Status")
 	if status == "" || len(m.Data) > 0 {
+		p.doubt = false
 		if p.left--; p.left == 0 {
 			return true, p.request()
 		}

@@ -45,12 +45,15 @@ func (s *session) resolve(full bool) error {
 	ctx, cancel := s.patience()
 	defer cancel()
 	info, err := s.b.streamInfo(ctx)
+	if isLost(err) {
+		return fmt.Errorf("publish to stream %s: %w", s.b.cfg.streamName(), err)
+	}
 	if err != nil {
 		s.retryLater(err)
 		return nil
 	}
 	end := info.State.LastSeq
-	s.clustered = info.Cluster != nil
+	s.clustered = isClustered(info)
 	if end < s.last {
 		return fmt.Errorf("publish to stream %s: it ends at sequence %d, but %d was stored: its end was lost", s.b.cfg.streamName(), end, s.last)
 	}

@@ -44,7 +44,7 @@ type session struct {
 	lost   uint64 // readable end, if the sequences up to last are used up
 	// clustered tells that the stream belongs to a cluster, of any size.
 	clustered bool
-	prev   *cdc.Position
+	prev      *cdc.Position
 
 	inbox    string
 	acks     chan *nats.Msg

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -24,16 +23,38 @@ type Entry struct {
 // Get returns the value of a key of the state bucket and its revision, or
 // ErrNotFound.
 func (b *Bus) Get(ctx context.Context, key string) (value []byte, revision uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, b.patience)
-	defer cancel()
-	entry, err := b.bucket.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	var entry jetstream.KeyValueEntry
+	err = b.ask(ctx, func(ctx context.Context) error {
+		entry, err = b.bucket.Get(ctx, key)
+		return err
+	})
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		// In another bucket of the same name nothing would be found, either.
+		if err := b.sameBucket(ctx); err != nil {
+			return nil, 0, fmt.Errorf("read key %s: %w", key, err)
+		}
 		return nil, 0, fmt.Errorf("read key %s: %w", key, ErrNotFound)
-	}
-	if err != nil {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, 0, fmt.Errorf("read key %s: %w", key, b.lost("the state bucket of stream %s is not there any more", b.cfg.streamName()))
+	case err != nil:
 		return nil, 0, fmt.Errorf("read key %s: %w", key, err)
 	}
 	return entry.Value(), entry.Revision(), nil
+}
+
+// sameBucket makes sure that the bucket is the one that was opened.
+func (b *Bus) sameBucket(ctx context.Context) error {
+	bucket, err := b.findStream(ctx, b.cfg.bucketStream())
+	switch {
+	case err != nil:
+		return err
+	case bucket == nil:
+		return b.lost("the state bucket of stream %s is not there any more", b.cfg.streamName())
+	case bucket.CachedInfo().Config.Metadata[metaEpoch] != b.epoch:
+		return b.lost("the state bucket of stream %s was replaced by another", b.cfg.streamName())
+	}
+	return nil
 }
 
 // Put sets a key whatever it was before. After an error the value may be set or not;
@@ -74,21 +95,16 @@ func (b *Bus) Update(ctx context.Context, key string, value []byte, revision uin
 		switch {
 		case errors.Is(err, ErrNotFound):
 			current = 0
+		case isLost(err):
+			return 0, err
 		case err == nil && current > revision && bytes.Equal(have, value):
 			return current, nil
 		}
 		if err == nil && current != revision {
 			return 0, fmt.Errorf("update key %s at revision %d: it has %d: %w", key, revision, current, ErrConflict)
 		}
-		timer := time.NewTimer(delay)
-		select {
-		case <-timer.C:
-		case <-b.done:
-			timer.Stop()
-			return 0, ErrClosed
-		case <-ctx.Done():
-			timer.Stop()
-			return 0, fmt.Errorf("update key %s: %w", key, ctx.Err())
+		if err := b.pause(ctx, delay); err != nil {
+			return 0, fmt.Errorf("update key %s: %w", key, err)
 		}
 	}
 }
@@ -159,14 +175,7 @@ func (w *watch) run(ctx context.Context, watcher jetstream.KeyWatcher) {
 			return
 		}
 		for delay := holdMin; ; delay = min(2*delay, holdMax) {
-			timer := time.NewTimer(delay)
-			select {
-			case <-timer.C:
-			case <-w.b.done:
-				timer.Stop()
-				return
-			case <-ctx.Done():
-				timer.Stop()
+			if w.b.pause(ctx, delay) != nil {
 				return
 			}
 			var err error

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,103 +23,57 @@ const (
 	metaFormat   = "dbmazz_format"
 )
 
-// prepare makes sure that stream and bucket exist and fit.
-func (b *Bus) prepare(ctx context.Context) error {
-	var mark *marker
-	if b.server != nil {
-		var err error
-		if mark, err = readMarker(b.cfg.DataDir); err != nil {
-			return err
-		}
-		if err := b.requireRecovered(); err != nil {
-			return err
-		}
-	}
-	if err := b.prepareStream(ctx, mark); err != nil {
-		return err
-	}
-	if err := b.prepareBucket(ctx, mark); err != nil {
-		return err
-	}
-	if b.server != nil && mark == nil {
-		return writeMarker(b.cfg.DataDir, marker{Stream: b.cfg.streamName(), Epoch: b.epoch})
-	}
-	return nil
-}
-
-// requireRecovered refuses to go on with a store that the server could not read as a
-// whole: it carries on without the stream, which must not be made anew.
-func (b *Bus) requireRecovered() error {
-	if problem := b.server.healthError(); problem != nil {
-		return fmt.Errorf("recover the store in %s: %w; free disk space, check the disk and the log, and start again; "+
-			"the files are untouched", b.cfg.DataDir, problem)
-	}
-	return nil
-}
-
 func (b *Bus) lost(format string, args ...any) error {
-	return &StreamLostError{Folder: b.cfg.DataDir, Marker: markerName, Reason: fmt.Sprintf(format, args...)}
+	where := "data folder " + b.cfg.DataDir
+	if !b.local() {
+		where = "the NATS servers"
+	}
+	return &StreamLostError{
+		Where: where, Reason: fmt.Sprintf(format, args...),
+		stream: b.cfg.streamName(), bucket: b.cfg.bucketName(), folder: b.local(),
+	}
 }
 
-func (b *Bus) prepareStream(ctx context.Context, mark *marker) error {
-	name := b.cfg.streamName()
-	if mark != nil && mark.Stream != name {
-		return fmt.Errorf("data folder %s belongs to stream %s, not to %s: give each pipeline a data folder of its own",
-			b.cfg.DataDir, mark.Stream, name)
-	}
-	stream, err := b.js.Stream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		if mark != nil {
-			return b.lost("the server did not find stream %s of epoch %s", name, mark.Epoch)
-		}
-		return b.createStream(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("read stream %s: %w", name, err)
-	}
-	have := stream.CachedInfo().Config
-	if err := b.checkStream(&have); err != nil {
-		return fmt.Errorf("use stream %s: %w; it was changed or made by another program: put its configuration right, "+
-			"or use another pipeline name", name, err)
-	}
-	b.epoch = have.Metadata[metaEpoch]
-	if mark != nil && mark.Epoch != b.epoch {
-		return b.lost("stream %s is of epoch %s, not of %s", name, b.epoch, mark.Epoch)
-	}
-	b.stream = stream
-	want := b.updated(have)
-	if streamEqual(&have, &want) {
-		return nil
-	}
-	if b.stream, err = b.js.UpdateStream(ctx, want); err != nil {
-		return fmt.Errorf("update stream %s: %w", name, err)
-	}
-	return nil
-}
-
-func (b *Bus) createStream(ctx context.Context) error {
-	b.epoch = strings.ToLower(rand.Text()[:16])
-	cfg := jetstream.StreamConfig{
+// newStream is what is created for the frames.
+func (b *Bus) newStream(epoch string) jetstream.StreamConfig {
+	return b.updated(jetstream.StreamConfig{
 		Name:        b.cfg.streamName(),
 		Description: "row changes of the dbmazz pipeline " + b.cfg.Pipeline,
 		Subjects:    []string{b.cfg.subject()},
 		Retention:   jetstream.LimitsPolicy,
 		Discard:     jetstream.DiscardNew,
 		Storage:     jetstream.FileStorage,
-		Replicas:    max(1, b.cfg.Replicas),
 		MaxMsgs:     -1, MaxConsumers: -1, MaxMsgsPerSubject: -1,
 		Metadata: map[string]string{
 			metaPipeline: b.cfg.Pipeline,
-			metaEpoch:    b.epoch,
+			metaEpoch:    epoch,
 			metaFormat:   strconv.Itoa(cdc.FormatVersion),
 		},
-	}
-	stream, err := b.js.CreateStream(ctx, b.updated(cfg))
-	if err != nil {
-		return fmt.Errorf("create stream %s: %w", cfg.Name, err)
-	}
-	b.stream = stream
-	return nil
+	})
+}
+
+// newBucket is what is created for the state: a bucket as the client library makes one,
+// but with an epoch.
+func (b *Bus) newBucket(epoch string) jetstream.StreamConfig {
+	return b.updatedBucket(jetstream.StreamConfig{
+		Name:        b.cfg.bucketStream(),
+		Description: "state of the dbmazz pipeline " + b.cfg.Pipeline,
+		Subjects:    []string{"$KV." + b.cfg.bucketName() + ".>"},
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		Storage:     jetstream.FileStorage,
+		MaxMsgs:     -1, MaxConsumers: -1, MaxMsgsPerSubject: 1, MaxBytes: -1, MaxMsgSize: -1,
+		AllowRollup: true, DenyDelete: true, Duplicates: 2 * time.Minute,
+		Metadata: map[string]string{metaPipeline: b.cfg.Pipeline, metaEpoch: epoch},
+	})
+}
+
+// updatedBucket returns cfg with those settings that follow the configuration. A direct
+// get may be answered by a replica that lags behind, so all reads go to the leader.
+func (b *Bus) updatedBucket(cfg jetstream.StreamConfig) jetstream.StreamConfig {
+	cfg.Replicas = orDefault(b.cfg.Replicas, max(1, cfg.Replicas))
+	cfg.AllowDirect = false
+	return cfg
 }
 
 // updated returns cfg with those settings that follow the configuration.
@@ -168,33 +121,18 @@ func (b *Bus) checkStream(cfg *jetstream.StreamConfig) error {
 	return errors.Join(errs...)
 }
 
-func (b *Bus) prepareBucket(ctx context.Context, mark *marker) error {
-	name := b.cfg.bucketName()
-	bucket, err := b.js.KeyValue(ctx, name)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		if mark != nil {
-			return b.lost("the server did not find the state bucket %s", name)
-		}
-		bucket, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: name, Description: "state of the dbmazz pipeline " + b.cfg.Pipeline,
-			History: 1, Storage: jetstream.FileStorage, Replicas: max(1, b.cfg.Replicas),
-		})
+func (b *Bus) checkBucket(cfg *jetstream.StreamConfig) error {
+	switch {
+	case cfg.Storage != jetstream.FileStorage || cfg.MaxAge != 0:
+		return errors.New("it is not kept in files for ever")
+	case cfg.Metadata[metaPipeline] != b.cfg.Pipeline || cfg.Metadata[metaEpoch] == "":
+		return errors.New("its metadata have no pipeline and epoch")
 	}
-	if err != nil {
-		return fmt.Errorf("open state bucket %s: %w", name, err)
-	}
-	status, err := bucket.Status(ctx)
-	if err != nil {
-		return fmt.Errorf("read state bucket %s: %w", name, err)
-	}
-	if cfg := status.Config(); cfg.Storage != jetstream.FileStorage || cfg.TTL != 0 {
-		return fmt.Errorf("use state bucket %s: it is not kept in files for ever: delete it, or use another pipeline name", name)
-	}
-	b.bucket = bucket
 	return nil
 }
 
-// streamInfo reads the stream's state from its leader.
+// streamInfo reads the stream's state from its leader. If it is not the stream that was
+// opened, the error is a *StreamLostError.
 func (b *Bus) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) {
 	var info *jetstream.StreamInfo
 	err := b.ask(ctx, func(ctx context.Context) error {
@@ -205,8 +143,19 @@ func (b *Bus) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) {
 		}
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, b.lost("stream %s of epoch %s is not there any more", b.cfg.streamName(), b.epoch)
+	case err != nil:
 		return nil, fmt.Errorf("read stream %s: %w", b.cfg.streamName(), err)
+	case info.Config.Metadata[metaEpoch] != b.epoch:
+		return nil, b.lost("stream %s of epoch %s was replaced by one of epoch %q", b.cfg.streamName(), b.epoch, info.Config.Metadata[metaEpoch])
 	}
 	return info, nil
+}
+
+// isClustered reports whether the stream belongs to a cluster of servers. One on its own
+// also names a leader: itself.
+func isClustered(info *jetstream.StreamInfo) bool {
+	return info.Cluster != nil && info.Cluster.Name != ""
 }

@@ -34,7 +34,7 @@ func (b *Bus) tail(ctx context.Context) (tail, error) {
 	if err != nil {
 		return tail{}, err
 	}
-	t := tail{Tail: cdc.Tail{Sequence: info.State.LastSeq, Empty: true}, clustered: info.Cluster != nil}
+	t := tail{Tail: cdc.Tail{Sequence: info.State.LastSeq, Empty: true}, clustered: isClustered(info)}
 	if info.State.Msgs == 0 {
 		return t, nil
 	}

@@ -148,8 +148,11 @@ func (f *follower) follow(ctx context.Context) error {
 	defer cancel()
 	status := f.b.nc.StatusChanged(nats.CONNECTED)
 	defer f.b.nc.RemoveStatusListener(status)
+	if err := f.b.awaitConnection(ctx); err != nil {
+		return err
+	}
 	f.b.dropBoard()
-	opening, opened := context.WithTimeout(ctx, f.b.patience)
+	opening, opened := context.WithTimeout(ctx, boardPatience)
 	defer opened()
 	kv, err := f.b.openBoard(opening)
 	if err != nil {
@@ -163,10 +166,13 @@ func (f *follower) follow(ctx context.Context) error {
 		f.life, f.last = info.Created, 0
 	}
 	f.idle = 0
+	// The context of a watch lives as long as the watch, its first question must not.
+	alarm := time.AfterFunc(boardPatience, cancel)
 	watcher, err := kv.WatchAll(ctx)
 	if err != nil {
 		return fmt.Errorf("watch live board: %w", err)
 	}
+	alarm.Stop()
 	defer func() { _ = watcher.Stop() }()
 	ticker := time.NewTicker(f.b.boardTTL() / 6)
 	defer ticker.Stop()
@@ -226,7 +232,7 @@ func (f *follower) gone(name string) {
 
 // info reads the bucket with the names that are on it.
 func (f *follower) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.b.patience)
+	ctx, cancel := context.WithTimeout(ctx, boardPatience)
 	defer cancel()
 	stream, err := f.b.js.Stream(ctx, "KV_"+f.b.cfg.boardName())
 	if err != nil {

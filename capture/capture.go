@@ -28,6 +28,8 @@ type Capture struct {
 	schemas map[cdc.Fingerprint]*cdc.Schema // used by the session only
 	latest  map[uint32]*cdc.Schema          // by table OID, used by the session only
 	warned  map[string]bool                 // used by the session only
+	// slotMade tells that this process made the slot. Used by the session only.
+	slotMade bool
 
 	complaint complaint // used by Run only
 	spooling  spooling  // guarded by mu

@@ -86,7 +86,7 @@ func (p *pair) untilSynced(t *testing.T) {
 
 func TestPromotedStandbyIsFollowedWithoutLoss(t *testing.T) {
 	t.Parallel()
-	forFailover(t, func(t *testing.T, major int) {
+	since(t, 17, func(t *testing.T, major int) {
 		p := newPair(t, major, true)
 		r := p.rig
 		r.startStreaming()
@@ -109,7 +109,7 @@ func TestPromotedStandbyIsFollowedWithoutLoss(t *testing.T) {
 		r.await("streaming from the new primary", func(s capture.Status) bool { return s.State == capture.StateStreaming && s.Restarts > 0 })
 		r.drain()
 		var want []string
-		for _, id := range strings.Fields(pgtest.Value[string](p.there, "SELECT string_agg(id::text, ' ' ORDER BY id <= 0, id) FROM t")) {
+		for id := range strings.FieldsSeq(pgtest.Value[string](p.there, "SELECT string_agg(id::text, ' ' ORDER BY id <= 0, id) FROM t")) {
 			want = append(want, fmt.Sprintf("insert public.t (%s)", id))
 		}
 		if diff := cmp.Diff(want, r.changes()); diff != "" {
@@ -126,7 +126,7 @@ func TestPromotedStandbyIsFollowedWithoutLoss(t *testing.T) {
 // never had.
 func TestPromotedStandbyThatLacksCapturedChangesIsRefused(t *testing.T) {
 	t.Parallel()
-	forFailover(t, func(t *testing.T, major int) {
+	since(t, 17, func(t *testing.T, major int) {
 		p := newPair(t, major, false)
 		r := p.rig
 		r.startStreaming()
@@ -162,7 +162,7 @@ func TestPromotedStandbyThatLacksCapturedChangesIsRefused(t *testing.T) {
 // lost changes.
 func TestStandbyWithTheSlotIsNotReadAndOneWithoutItIsRefused(t *testing.T) {
 	t.Parallel()
-	forFailover(t, func(t *testing.T, major int) {
+	since(t, 17, func(t *testing.T, major int) {
 		p := newPair(t, major, false)
 		r := p.rig
 		r.startStreaming()
@@ -189,18 +189,4 @@ func TestStandbyWithTheSlotIsNotReadAndOneWithoutItIsRefused(t *testing.T) {
 			t.Error(s.LastError)
 		}
 	})
-}
-
-// forFailover runs a subtest for the first version with failover slots and the newest.
-func forFailover(t *testing.T, run func(t *testing.T, major int)) {
-	t.Helper()
-	for _, major := range pgtest.Majors() {
-		if major != 17 && major != 18 {
-			continue
-		}
-		t.Run(fmt.Sprint("postgres-", major), func(t *testing.T) {
-			t.Parallel()
-			run(t, major)
-		})
-	}
 }

@@ -58,6 +58,10 @@ type place struct {
 	epoch   string // of the stream
 	tail    cdc.Tail
 	applied cdc.LSN // zero if the sink has committed nothing
+	// appends are the tables without a key, fresh tells that this process made the
+	// slot.
+	appends []Table
+	fresh   bool
 }
 
 // have is up to where every change is in the stream or in the sink.
@@ -231,10 +235,7 @@ func checkSlot(id *identity, p *place) error {
 	case at <= have:
 		return nil
 	case id == nil && p.applied == 0:
-		// A slot that was made beforehand: its changes start here. Or one that was
-		// used and whose stream and state are all gone: it was only confirmed for
-		// what the sink has.
-		return nil
+		return checkUnknownSlot(p)
 	case id != nil && at <= id.Confirmed && have >= id.Settled:
 		return nil // We moved it, with nothing in between.
 	}
@@ -244,5 +245,21 @@ func checkSlot(id *identity, p *place) error {
 		Reason: reason,
 		Recovery: "changes between the two are missing. If the sink or dbmazz's state was restored from a backup, restore the one that is newer; otherwise " +
 			startOver(p.name),
+	}
+}
+
+// checkUnknownSlot looks at a slot of which nothing is known. It was made beforehand, and
+// its changes start here; or it was used and stream and state are all gone. Then it was
+// only confirmed for what the sink has, and repeats some of it. By key that changes
+// nothing, but without one the sink would get it twice.
+func checkUnknownSlot(p *place) error {
+	if p.fresh || len(p.appends) == 0 {
+		return nil
+	}
+	return &IdentityError{
+		Reason: fmt.Sprintf("slot %q exists and stands at %s, but nothing is known about an earlier use of it; if it was used, the sink may hold changes that it would repeat, and table %q has no key to know them by",
+			p.name, p.slot.Confirmed, p.appends[0]),
+		Recovery: fmt.Sprintf("restore dbmazz's data folder or state bucket; if the slot was never used, drop it and dbmazz creates it (SELECT pg_drop_replication_slot('%s')); otherwise %s",
+			p.name, startOver(p.name)),
 	}
 }

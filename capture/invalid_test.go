@@ -1,6 +1,8 @@
 package capture_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,11 +21,24 @@ func stopped(t *testing.T, db *pgtest.DB) *rig {
 	return r
 }
 
+// since runs a subtest for a version and for the newest one, as far as they are installed,
+// each of which starts a server of its own.
+func since(t *testing.T, first int, run func(t *testing.T, major int)) {
+	t.Helper()
+	for _, major := range slices.Compact([]int{first, 18}) {
+		if slices.Contains(pgtest.Majors(), major) {
+			t.Run(fmt.Sprint("postgres-", major), func(t *testing.T) {
+				t.Parallel()
+				run(t, major)
+			})
+		}
+	}
+}
+
 func TestInvalidatedSlotIsRefused(t *testing.T) {
 	t.Parallel()
-	forMajors(t, func(t *testing.T, shared *pgtest.Server) {
-		t.Parallel()
-		db := pgtest.StartServer(t, pgtest.Options{Major: shared.Major(), Settings: map[string]string{
+	since(t, 13, func(t *testing.T, major int) {
+		db := pgtest.StartServer(t, pgtest.Options{Major: major, Settings: map[string]string{
 			"max_slot_wal_keep_size": "1MB", "wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB",
 		}}).Database(t)
 		r := stopped(t, db)
@@ -39,13 +54,8 @@ func TestInvalidatedSlotIsRefused(t *testing.T) {
 
 func TestSlotThatWasIdleForTooLongIsRefused(t *testing.T) {
 	t.Parallel()
-	pgtest.ForEachMajor(t, func(t *testing.T, shared *pgtest.Server) {
-		t.Parallel()
-		if shared.Major() < 18 {
-			// skip: idle_replication_slot_timeout came with PostgreSQL 18.
-			t.Skip("has no idle_replication_slot_timeout")
-		}
-		db := pgtest.StartServer(t, pgtest.Options{Major: shared.Major(), Settings: map[string]string{
+	since(t, 18, func(t *testing.T, major int) {
+		db := pgtest.StartServer(t, pgtest.Options{Major: major, Settings: map[string]string{
 			"idle_replication_slot_timeout": "1s",
 		}}).Database(t)
 		r := stopped(t, db)
@@ -57,19 +67,14 @@ func TestSlotThatWasIdleForTooLongIsRefused(t *testing.T) {
 			pause(200 * time.Millisecond)
 			db.Exec("CHECKPOINT")
 		}
-		r.refusesFor("invalidation_reason is idle_timeout")
+		r.refusesFor("invalidation_reason is idle_timeout: nobody read it")
 	})
 }
 
 func TestSlotOfAStandbyThatConflictsWithRecoveryIsRefused(t *testing.T) {
 	t.Parallel()
-	pgtest.ForEachMajor(t, func(t *testing.T, shared *pgtest.Server) {
-		t.Parallel()
-		if m := shared.Major(); m != 16 && m != 18 {
-			// skip: logical slots on a standby came with PostgreSQL 16; 18 is the newest.
-			t.Skip("has no logical slots on a standby, or is covered by its neighbours")
-		}
-		primary := pgtest.StartServer(t, pgtest.Options{Major: shared.Major()})
+	since(t, 16, func(t *testing.T, major int) {
+		primary := pgtest.StartServer(t, pgtest.Options{Major: major})
 		db := primary.Database(t)
 		db.Exec("CREATE TABLE t (id int PRIMARY KEY)")
 		standby := primary.Standby(t, "standby", map[string]string{"hot_standby_feedback": "off", "max_standby_streaming_delay": "0"})

@@ -100,6 +100,12 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	if p.slot, err = c.claimSlot(ctx, conn); err != nil {
 		return err
 	}
+	p.fresh = c.slotMade
+	for i := range infos {
+		if infos[i].appends() {
+			p.appends = append(p.appends, infos[i].table)
+		}
+	}
 	before := len(out)
 	if p.slot != nil {
 		p.slot.check(srv, &out)
@@ -151,6 +157,7 @@ func (c *Capture) newSlot(ctx context.Context, conn *pgx.Conn, srv *server) (*sl
 	if s == nil || s.Confirmed == nil {
 		return nil, fmt.Errorf("create slot %q: it is not there", c.cfg.Slot)
 	}
+	c.slotMade = true
 	c.log.InfoContext(ctx, "slot created", "slot", c.cfg.Slot, "failover", s.Failover)
 	return s, nil
 }

@@ -43,12 +43,7 @@ var setupRefusals = map[string]struct {
 	"no key": {
 		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey",
 		change: func(*testing.T, *rig) {},
-		want:   []string{`ALTER TABLE "public"."t" ADD PRIMARY KEY`, `REPLICA IDENTITY USING INDEX`},
-	},
-	"full identity without a key": {
-		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ALTER id DROP NOT NULL; ALTER TABLE t REPLICA IDENTITY FULL",
-		change: func(*testing.T, *rig) {},
-		want:   []string{`ALTER TABLE "public"."t" ADD PRIMARY KEY`},
+		want:   []string{`ALTER TABLE "public"."t" ADD PRIMARY KEY`, `REPLICA IDENTITY USING INDEX`, `ALTER TABLE "public"."t" REPLICA IDENTITY FULL`, "PostgreSQL refuses every UPDATE and DELETE"},
 	},
 	"key that could serve": {
 		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE UNIQUE INDEX serves ON t (id)",

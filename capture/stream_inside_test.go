@@ -129,8 +129,12 @@ func TestStreamThatStartsAnewReplacesTheOneBefore(t *testing.T) {
 	t.Parallel()
 	s := streamSession(t)
 	for _, m := range [][]byte{
-		streamStartMessage(7, 1), inStream(7, rowMessage("IN", tuple("1", "a", "b"))), {'E'}, ids('A', 7, 8),
-		streamStartMessage(7, 1), inStream(7, relationMessage(1)), {'E'}, streamCommitMessage(7, 100),
+		streamStartMessage(7, 1), inStream(7, rowMessage("IN", tuple("1", "a", "b"))),
+		{'E'},
+		ids('A', 7, 8),
+		streamStartMessage(7, 1), inStream(7, relationMessage(1)),
+		{'E'},
+		streamCommitMessage(7, 100),
 	} {
 		if err := s.decode(context.Background(), m); err != nil {
 			t.Fatal(err)

@@ -266,7 +266,7 @@ func failStreaming(t *testing.T, server string) (addr string) {
 			if err != nil {
 				return
 			}
-			up, err := net.Dial("tcp", server) //nolint:noctx // A test.
+			up, err := net.Dial("tcp", server)
 			if err != nil {
 				t.Error(err)
 				return

@@ -124,7 +124,8 @@ func (c *Capture) closeSpool(s *spool) {
 // noteStreaming remembers that a session which asked for streaming has ended because of
 // it, so that the next one does without.
 func (c *Capture) noteStreaming(err error) {
-	problem, wanted := "", int64(0)
+	var problem string
+	var wanted int64
 	if e, ok := errors.AsType[*spoolError](err); ok {
 		problem, wanted = e.Error(), e.wanted
 	} else if e, ok := errors.AsType[*pgconn.PgError](err); ok && blamesStreaming(e.Code) {

@@ -21,6 +21,9 @@ func (c *Capture) SetTables(ctx context.Context, tables []Table) error {
 	if err := validateTables(tables); err != nil {
 		return fmt.Errorf("set tables: %w", err)
 	}
+	if err := c.fence(); err != nil {
+		return fmt.Errorf("set tables: %w", err)
+	}
 	c.altering.Lock()
 	defer c.altering.Unlock()
 	c.mu.Lock()

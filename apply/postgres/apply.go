@@ -15,23 +15,33 @@ import (
 
 // Apply implements [apply.Sink].
 func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result, error) {
+	result := apply.Result{Loads: 1, Rows: int64(len(batch.Rows)), Bytes: int64(batch.Bytes)}
 	err := s.once(ctx, batch.ID, func(tx pgx.Tx) error {
-		w := &writer{tx: tx, schema: batch.Schema, table: s.table(batch.Schema)}
+		w := &writer{tx: tx, schema: batch.Schema, table: s.table(batch.Schema), guarded: batch.Guarded}
 		// Before anything changes: the values that moved rows leave out.
 		moved := make([][]*string, len(batch.Rows))
+		left := make([]bool, len(batch.Rows))
 		for i := range batch.Rows {
 			row := &batch.Rows[i]
 			if row.MovedFrom == nil || row.Op == apply.OpDelete {
 				continue
 			}
-			var err error
-			if moved[i], err = w.old(ctx, row); err != nil {
-				return err
+			values, ok, err := w.movedFrom(ctx, row)
+			if err != nil {
+				return numbered(i, err)
 			}
+			moved[i], left[i] = values, !ok
 		}
 		for i := range batch.Rows {
-			if err := w.write(ctx, &batch.Rows[i], moved[i]); err != nil {
-				return err
+			if !left[i] {
+				written, err := w.write(ctx, &batch.Rows[i], moved[i])
+				if err != nil {
+					return numbered(i, err)
+				}
+				left[i] = batch.Guarded && !written
+			}
+			if left[i] {
+				result.Left++
 			}
 		}
 		return nil
@@ -39,14 +49,23 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 	if err != nil {
 		return apply.Result{}, err
 	}
-	return apply.Result{Loads: 1, Rows: int64(len(batch.Rows)), Bytes: int64(batch.Bytes)}, nil
+	return result, nil
+}
+
+// numbered adds the row's number to an error about it.
+func numbered(i int, err error) error {
+	if e, ok := errors.AsType[*apply.RowError](err); ok {
+		e.Row = i + 1
+	}
+	return err
 }
 
 // writer writes the rows of one batch.
 type writer struct {
-	tx     pgx.Tx
-	schema *cdc.Schema
-	table  string
+	tx      pgx.Tx
+	schema  *cdc.Schema
+	table   string
+	guarded bool
 }
 
 // values returns the tuple's values as text; present tells which are there.
@@ -83,76 +102,91 @@ func (w *writer) parameter(column, n int) string {
 	return fmt.Sprintf("$%d::text::%s", n, typeOf(&w.schema.Columns[column]))
 }
 
-// old reads the row that a moved row was before.
-func (w *writer) old(ctx context.Context, row *apply.Row) ([]*string, error) {
-	key, _, err := w.values(row.MovedFrom)
-	if err != nil {
-		return nil, err
+// guard is true for a stored row, named by table, that a guarded batch may touch, and
+// for every row if the batch is not guarded.
+func (w *writer) guard(table string, commit cdc.LSN) string {
+	if !w.guarded {
+		return "true"
 	}
-	where, args := w.condition(key, 1)
-	columns := make([]string, len(w.schema.Columns))
-	values := make([]*string, len(columns))
-	targets := make([]any, len(columns))
-	for i := range columns {
-		columns[i] = quote(w.schema.Columns[i].Name) + "::text"
-		targets[i] = &values[i]
-	}
-	err = w.tx.QueryRow(ctx, fmt.Sprintf("SELECT %s FROM %s WHERE %s", strings.Join(columns, ", "), w.table, where), args...).Scan(targets...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, &apply.RowError{
-			Table: w.schema.Name(), Key: w.key(key), Reason: "the row moved to another key, and the target does not have the old one",
-			Hint: "copy the table anew",
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read moved row of %s: %w", w.schema.Name(), err)
-	}
-	return values, nil
+	return fmt.Sprintf("coalesce(%s.%s, 0) <= %d", table, versionColumn, uint64(commit))
 }
 
-// write makes the row the state of its key.
-func (w *writer) write(ctx context.Context, row *apply.Row, old []*string) error {
+// write makes the row the state of its key. It tells whether anything was written.
+func (w *writer) write(ctx context.Context, row *apply.Row, old []*string) (bool, error) {
+	if isAppend(w.schema) {
+		return w.append(ctx, row)
+	}
 	values, present, err := w.values(row.Tuple)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if row.Op == apply.OpDelete {
 		where, args := w.condition(values, 1)
-		return w.exec(ctx, values, fmt.Sprintf("DELETE FROM %s WHERE %s", w.table, where), args)
+		_, err := w.exec(ctx, values, fmt.Sprintf("DELETE FROM %s t WHERE %s AND %s", w.table, where, w.guard("t", row.Position.Commit)), args)
+		return true, err
 	}
-	if old != nil {
-		for i := range values {
-			if !present[i] {
-				values[i], present[i] = old[i], true
-			}
-		}
-	}
-	var columns, parameters, sets []string
-	var args []any
+	partial := -1 // the first column that is not there
 	for i := range values {
-		if !present[i] {
-			continue
+		switch {
+		case present[i]:
+		case old != nil:
+			values[i], present[i] = old[i], true
+		case partial < 0:
+			partial = i
 		}
+	}
+	if partial >= 0 {
+		return w.update(ctx, row, values, present, partial)
+	}
+	columns, parameters, sets := []string{versionColumn}, []string{"$1"}, []string{versionColumn + " = EXCLUDED." + versionColumn}
+	args := []any{int64(row.Position.Commit)} //nolint:gosec // The column is signed; LSNs are below 2^63.
+	for i := range values {
 		name := quote(w.schema.Columns[i].Name)
 		args = append(args, values[i])
 		columns, parameters = append(columns, name), append(parameters, w.parameter(i, len(args)))
 		sets = append(sets, name+" = EXCLUDED."+name)
 	}
-	return w.exec(ctx, values, fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) ON CONFLICT (%s) DO UPDATE SET %s", w.table,
-		strings.Join(columns, ", "), strings.Join(parameters, ", "), strings.Join(keyNames(w.schema), ", "), strings.Join(sets, ", ")), args)
+	n, err := w.exec(ctx, values, fmt.Sprintf("INSERT INTO %s AS t (%s) VALUES (%s) ON CONFLICT (%s) DO UPDATE SET %s WHERE %s", w.table,
+		strings.Join(columns, ", "), strings.Join(parameters, ", "), strings.Join(keyNames(w.schema), ", "), strings.Join(sets, ", "),
+		w.guard("t", row.Position.Commit)), args)
+	return n > 0, err
 }
 
-// exec runs a statement. A value that the target refuses is the row's fault.
-func (w *writer) exec(ctx context.Context, values []*string, statement string, args []any) error {
-	_, err := w.tx.Exec(ctx, statement, args...)
+// update writes a row of which a part is unchanged. Without the row it is refused, or
+// left out if the batch is guarded.
+func (w *writer) update(ctx context.Context, row *apply.Row, values []*string, present []bool, unchanged int) (bool, error) {
+	where, args := w.condition(values, 1)
+	sets := []string{fmt.Sprintf("%s = %d", versionColumn, uint64(row.Position.Commit))}
+	for i := range values {
+		if present[i] {
+			args = append(args, values[i])
+			sets = append(sets, quote(w.schema.Columns[i].Name)+" = "+w.parameter(i, len(args)))
+		}
+	}
+	n, err := w.exec(ctx, values, fmt.Sprintf("UPDATE %s t SET %s WHERE %s AND %s", w.table, strings.Join(sets, ", "), where, w.guard("t", row.Position.Commit)), args)
+	if err == nil && n == 0 && !w.guarded {
+		c := &w.schema.Columns[unchanged]
+		err = &apply.RowError{
+			Table: w.schema.Name(), Column: c.Name, Type: c.TypeName, Key: w.key(values),
+			Reason: "the row is not in the target, so its unchanged columns are unknown",
+			Hint:   "copy the table anew, or ALTER TABLE ... REPLICA IDENTITY FULL in the source and touch the row",
+		}
+	}
+	return n > 0, err
+}
+
+// exec runs a statement and returns how many rows it has touched. A value that the
+// target refuses is the row's fault.
+func (w *writer) exec(ctx context.Context, values []*string, statement string, args []any) (int64, error) {
+	tag, err := w.tx.Exec(ctx, statement, args...)
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && (strings.HasPrefix(e.Code, "22") || strings.HasPrefix(e.Code, "23")) {
 		// The message of the server may hold values of the row.
-		return &apply.RowError{Table: w.schema.Name(), Column: e.ColumnName, Key: w.key(values), Reason: "the target refuses it with SQLSTATE " + e.Code}
+		return 0, &apply.RowError{Table: w.schema.Name(), Column: e.ColumnName, Key: w.key(values), Reason: "the target refuses it with SQLSTATE " + e.Code}
 	}
 	if err != nil {
-		return fmt.Errorf("write row of %s: %w", w.schema.Name(), err)
+		return 0, fmt.Errorf("write row of %s: %w", w.schema.Name(), err)
 	}
-	return nil
+	return tag.RowsAffected(), nil
 }
 
 // key prints the key of a row.

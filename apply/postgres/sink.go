@@ -90,9 +90,6 @@ func typeOf(c *cdc.Column) string {
 // Prepare implements [apply.Sink]. It creates the table and adds columns; the key of a
 // table that exists must be that of the source.
 func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
-	if len(schema.Key) == 0 {
-		return fmt.Errorf("table %s has no key", schema.Name())
-	}
 	columns := make([]string, len(schema.Columns))
 	adds := make([]string, len(schema.Columns))
 	for i := range schema.Columns {
@@ -101,10 +98,18 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 		adds[i] = "ADD COLUMN IF NOT EXISTS " + columns[i]
 	}
 	keys := keyNames(schema)
+	create := fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s, PRIMARY KEY (%s))", s.table(schema), strings.Join(columns, ", "), strings.Join(keys, ", "))
+	if isAppend(schema) {
+		create = createAppend(schema, s.table(schema))
+	}
+	adds = append(adds, "ADD COLUMN IF NOT EXISTS "+versionColumn+" bigint")
 	ddl := []string{
 		fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (id text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())", s.qualified("dbmazz_batches")),
-		fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s, PRIMARY KEY (%s))", s.table(schema), strings.Join(columns, ", "), strings.Join(keys, ", ")),
+		create,
 		fmt.Sprintf("ALTER TABLE %s %s", s.table(schema), strings.Join(adds, ", ")),
+	}
+	if err := apply.Allowed(ctx); err != nil {
+		return err
 	}
 	return s.with(ctx, func(conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
@@ -130,6 +135,9 @@ func (s *Sink) checkKey(ctx context.Context, tx pgx.Tx, schema *cdc.Schema) erro
 		return fmt.Errorf("read the key of table %s: %w", s.table(schema), err)
 	}
 	want := keyNames(schema)
+	if isAppend(schema) {
+		want = []string{quote(versionColumn), quote(ordinalColumn)}
+	}
 	for i := range have {
 		have[i] = quote(have[i])
 	}
@@ -158,7 +166,10 @@ func (s *Sink) once(ctx context.Context, id string, f func(pgx.Tx) error) error 
 			if tag.RowsAffected() == 0 {
 				return nil // Done before, and the answer was lost.
 			}
-			return f(tx)
+			if err := f(tx); err != nil {
+				return err
+			}
+			return apply.Allowed(ctx) // Right before the commit.
 		})
 	})
 }
@@ -166,7 +177,15 @@ func (s *Sink) once(ctx context.Context, id string, f func(pgx.Tx) error) error 
 // Truncate implements [apply.Sink].
 func (s *Sink) Truncate(ctx context.Context, t *apply.TableTruncate) error {
 	return s.once(ctx, t.ID, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "TRUNCATE "+s.table(t.Schema)); err != nil {
+		statement := "TRUNCATE " + s.table(t.Schema)
+		commit, ordinal := uint64(t.Position.Commit), t.Position.Ordinal
+		switch {
+		case t.Guarded && isAppend(t.Schema):
+			statement = fmt.Sprintf("DELETE FROM %s WHERE (%s, %s) <= (%d, %d)", s.table(t.Schema), versionColumn, ordinalColumn, commit, ordinal)
+		case t.Guarded:
+			statement = fmt.Sprintf("DELETE FROM %s WHERE coalesce(%s, 0) <= %d", s.table(t.Schema), versionColumn, commit)
+		}
+		if _, err := tx.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("truncate table %s: %w", t.Schema.Name(), err)
 		}
 		return nil

@@ -3,6 +3,8 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -60,14 +62,49 @@ func (r reader) Rows(t *testing.T, schema *cdc.Schema) [][]string {
 
 func TestSinkKeepsItsContractOnARealServer(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, func(t *testing.T) (apply.Sink, sinktest.Reader) {
-		db := pgtest.Database(t)
-		sink, err := postgres.New(postgres.Config{URL: db.URL()})
-		if err != nil {
-			t.Fatal(err)
+	sinktest.Run(t, func(t *testing.T) (apply.Sink, sinktest.Reader) { return open(t) })
+}
+
+// Changes implements sinktest.AppendReader.
+func (r reader) Changes(t *testing.T, schema *cdc.Schema) []sinktest.Change {
+	t.Helper()
+	numbers := *schema
+	for _, name := range []string{"dbmazz_cdc_version", "dbmazz_cdc_ordinal", "dbmazz_op_type"} {
+		numbers.Columns = append(slices.Clone(numbers.Columns), cdc.Column{Name: name})
+	}
+	var changes []sinktest.Change
+	for _, row := range r.Rows(t, &numbers) {
+		at := len(schema.Columns)
+		var n [3]uint64
+		for i := range n {
+			var err error
+			if n[i], err = strconv.ParseUint(row[at+i], 10, 64); err != nil {
+				t.Fatal(err)
+			}
 		}
-		return sink, reader{db}
-	})
+		changes = append(changes, sinktest.Change{Op: apply.Op(n[2]), Position: cdc.Position{Commit: cdc.LSN(n[0]), Ordinal: n[1]}, Values: row[:at]})
+	}
+	return changes
+}
+
+func open(t *testing.T) (*postgres.Sink, reader) {
+	t.Helper()
+	db := pgtest.Database(t)
+	sink, err := postgres.New(postgres.Config{URL: db.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sink, reader{db}
+}
+
+func TestAppendTablesKeepTheirContractOnARealServer(t *testing.T) {
+	t.Parallel()
+	sinktest.RunAppend(t, func(t *testing.T) (apply.Sink, sinktest.AppendReader) { return open(t) })
+}
+
+func TestGuardedBatchesKeepTheirContractOnARealServer(t *testing.T) {
+	t.Parallel()
+	sinktest.RunGuarded(t, func(t *testing.T) (apply.Sink, sinktest.Reader) { return open(t) })
 }
 
 func TestAMissingSchemaIsNamedWithItsRemedy(t *testing.T) {

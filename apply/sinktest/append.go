@@ -132,6 +132,9 @@ func testAppendOtherID(t *testing.T, e *appendEnv) {
 	s := events(t)
 	b := e.prepare(t, s)
 	batch := b.Of(Insert("1", "a", nil), Insert("2", "b", nil), Insert("3", "c", nil), Insert("4", "d", nil))
+	for i := range batch.Rows { // Of one transaction.
+		batch.Rows[i].Position = cdc.Position{Commit: batch.Rows[0].Position.Commit, Ordinal: uint64(i + 1)}
+	}
 	part := *batch
 	part.ID += "-i2-3"
 	part.Rows = batch.Rows[1:3]

@@ -163,15 +163,17 @@ func testGuardedMoved(t *testing.T, e *env) {
 	s := people(t)
 	b := e.prepare(t, s)
 	moved := func(from string, values ...any) apply.Row { return Moved(Tuple(from, nil, nil, nil, nil), values...) }
-	// 1 has not moved, 2 has moved to 22 before and a later row has its key.
-	e.apply(t, b.Of(at(0x3000, Insert("1", "a", "1.00", "note 1", `{"k": 1}`)), at(0x5000, Insert("2", "later", nil, "other", nil)), at(0x4000, Insert("22", "b2", "2.00", "note 2", nil))))
+	// 1 has not moved, 2 has moved to 22 before and a later row has its key, 3 came in
+	// the transaction that moves it.
+	e.apply(t, b.Of(at(0x4000, Insert("3", "c", "3.00", "note 3", nil)), at(0x3000, Insert("1", "a", "1.00", "note 1", `{"k": 1}`)), at(0x5000, Insert("2", "later", nil, "other", nil)), at(0x4000, Insert("22", "b2", "2.00", "note 2", nil))))
 	e.applyGuarded(t, b.guarded(
 		at(0x4000, DeleteKey("1", nil, nil, nil, nil)), at(0x4000, moved("1", "11", "a2", "1.00", Unchanged, Unchanged)),
 		at(0x4000, DeleteKey("2", nil, nil, nil, nil)), at(0x4000, moved("2", "22", "b2", "2.00", Unchanged, Unchanged)),
+		at(0x4000, DeleteKey("3", nil, nil, nil, nil)), at(0x4000, moved("3", "33", "c", "3.00", Unchanged, Unchanged)),
 	))
 	e.want(
 		t, s, []string{"11", "a2", "1.00", "note 1", `{"k": 1}`}, []string{"2", "later", Null, "other", Null},
-		[]string{"22", "b2", "2.00", "note 2", Null},
+		[]string{"22", "b2", "2.00", "note 2", Null}, []string{"33", "c", "3.00", "note 3", Null},
 	)
 }
 

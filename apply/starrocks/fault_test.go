@@ -79,7 +79,7 @@ func TestEveryFaultEndsWithExactlyTheRowsOfTheBatch(t *testing.T) {
 		for _, mode := range []starrocks.DeleteMode{starrocks.DeleteSoft, starrocks.DeleteHard} {
 			for name, script := range faults {
 				for _, options := range []starrockstest.Options{{}, forgetful} {
-					if options.LabelKeepMax != 0 && name == "begin late" {
+					if options.LabelKeepMax != 0 && (version != "3.3.8" || name == "begin late") {
 						continue // A request that is stuck for longer than its label is kept is beyond help.
 					}
 					options.Version = version

@@ -86,7 +86,7 @@ func (a *applyRun) fillGuarded(ctx context.Context, conn *sql.Conn, rows []int32
 			}
 		}
 	}
-	stored, err := a.sink.readRows(ctx, conn, l, keys, read, "")
+	stored, err := a.readRows(ctx, conn, keys, read, "")
 	if err != nil {
 		return nil, fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}

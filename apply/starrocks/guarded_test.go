@@ -55,9 +55,7 @@ func TestLiveApplyMayOvertakeAGuardedLoad(t *testing.T) {
 					_, err := untilApplied(t.Context(), replay, late)
 					done <- err
 				}()
-				for server.Running() == 0 {
-					time.Sleep(time.Millisecond)
-				}
+				await(t, server, 1)
 				if _, err := live.Apply(t.Context(), b.Of(at(0x3000, sinktest.Update("1", "live", "live")))); err != nil {
 					t.Fatal(err)
 				}
@@ -106,9 +104,7 @@ func TestLiveApplyMayOvertakeAGuardedTruncate(t *testing.T) {
 	go func() {
 		done <- replay.Truncate(t.Context(), &apply.TableTruncate{ID: "late", Schema: b.Schema, Position: cdc.Position{Commit: 0x2000, Ordinal: 1}, SyncedAt: time.Now(), Guarded: true})
 	}()
-	for server.Running() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	await(t, server, 1)
 	if _, err := live.Apply(t.Context(), b.Of(at(0x3000, sinktest.Update("1", "live", nil)))); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +158,7 @@ func TestGuardedTruncateMarksKeysOfEveryType(t *testing.T) {
 func TestGuardedResultCountsWhatStaysOut(t *testing.T) {
 	t.Parallel()
 	sink, _, b := prepared(t, nil)
-	if _, err := sink.Apply(t.Context(), b.Of(at(0x3000, sinktest.Insert("2", "a", nil)))); err != nil {
+	if _, err := sink.Apply(t.Context(), b.Of(at(0x3000, sinktest.Insert("2", "a", nil)), at(0x1000, sinktest.Insert("3", "a", nil)))); err != nil {
 		t.Fatal(err)
 	}
 	batch := b.Of(
@@ -173,6 +169,52 @@ func TestGuardedResultCountsWhatStaysOut(t *testing.T) {
 	result, err := sink.Apply(t.Context(), batch)
 	if err != nil || result.Left != 2 {
 		t.Errorf("%d rows are left, want 2; %v", result.Left, err)
+	}
+}
+
+func TestGuardedMovesAreOneLoad(t *testing.T) {
+	t.Parallel()
+	sink, server, b := prepared(t, nil)
+	if _, err := sink.Apply(t.Context(), b.Of(
+		at(0x1000, sinktest.Insert("1", "a", "note a")), at(0x1000, sinktest.Insert("2", "b", "note b")), at(0x1000, sinktest.Insert("3", "c", "note c")),
+	)); err != nil {
+		t.Fatal(err)
+	}
+	batch := b.Of(
+		at(0x2000, sinktest.Moved(sinktest.Tuple("1", nil, nil), "2", "a", sinktest.Unchanged)),
+		at(0x2000, sinktest.Moved(sinktest.Tuple("2", nil, nil), "3", "b", sinktest.Unchanged)),
+		at(0x2000, sinktest.DeleteKey("1", nil, nil)), at(0x2000, sinktest.Insert("4", "d", nil)),
+	)
+	batch.Guarded = true
+	// Whatever comes after the first load fails, and the process is killed.
+	script(t, server, starrockstest.Fault{Kind: starrockstest.FaultFail, Label: "_[1-9]$", Count: -1})
+	if _, err := sink.Apply(t.Context(), batch); err == nil {
+		t.Fatal("the later loads succeed")
+	}
+	server.ClearFaults()
+	if _, err := process(t, server, b.Schema, nil).Apply(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	if got := rowsOf(t, server, b.Schema); got != "2,a,note a 3,b,note b 4,d,-" {
+		t.Errorf("rows are %s", got)
+	}
+}
+
+func TestGuardedMoveFindsTheValuesOfARowThatIsMarkedByIt(t *testing.T) {
+	t.Parallel()
+	sink, server, b := prepared(t, nil)
+	for _, row := range []apply.Row{at(0x1000, sinktest.Insert("1", "a", "n")), at(0x2000, sinktest.DeleteKey("1", nil, nil))} {
+		if _, err := sink.Apply(t.Context(), b.Of(row)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch := b.Of(at(0x2000, sinktest.Moved(sinktest.Tuple("1", nil, nil), "2", "b", sinktest.Unchanged)))
+	batch.Guarded = true
+	if _, err := sink.Apply(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	if got := rowsOf(t, server, b.Schema); got != "2,b,n" {
+		t.Errorf("rows are %s", got)
 	}
 }
 
@@ -211,6 +253,19 @@ func TestMissingRowIsRefusedWithTheWaysOut(t *testing.T) {
 	wantError(t, err, false, "key id=7", "column note", "the row is not in the sink, so its unchanged columns are unknown", "snapshot", "REPLICA IDENTITY FULL", "dead letters")
 	if _, ok := errors.AsType[*apply.RowError](err); !ok {
 		t.Errorf("%T is no *apply.RowError", err)
+	}
+}
+
+func TestRowThatIsMarkedAsDeletedHasItsValues(t *testing.T) {
+	t.Parallel()
+	sink, server, b := prepared(t, nil)
+	for _, row := range []apply.Row{sinktest.Insert("1", "a", "n"), sinktest.DeleteKey("1", nil, nil), sinktest.Update("1", "b", sinktest.Unchanged)} {
+		if _, err := sink.Apply(t.Context(), b.Of(row)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := rowsOf(t, server, b.Schema); got != "1,b,n" {
+		t.Errorf("rows are %s", got)
 	}
 }
 

@@ -191,7 +191,7 @@ func (a *applyRun) fill(ctx context.Context, conn *sql.Conn, rows []int32) ([]cd
 			return nil, a.numbered(int(i), err)
 		}
 	}
-	old, err := a.sink.readRows(ctx, conn, l, from, read, a.sink.notDeleted(l))
+	old, err := a.readRows(ctx, conn, from, read, a.sink.notDeleted(l))
 	if err != nil {
 		return nil, fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}
@@ -266,7 +266,8 @@ type storedRow struct {
 
 // readRows reads the rows with the keys of the tuples for which the extra condition,
 // which begins with AND or is empty, is true. They are by sinkKey.
-func (s *Sink) readRows(ctx context.Context, conn *sql.Conn, l *layout, keys []cdc.Tuple, read []int, extra string) (map[string]*storedRow, error) {
+func (a *applyRun) readRows(ctx context.Context, conn *sql.Conn, keys []cdc.Tuple, read []int, extra string) (map[string]*storedRow, error) {
+	l := a.layout
 	condition, err := l.keyCondition(keys)
 	if err != nil {
 		return nil, err
@@ -284,7 +285,7 @@ func (s *Sink) readRows(ctx context.Context, conn *sql.Conn, l *layout, keys []c
 	for _, i := range columns {
 		names = append(names, quoteName(l.columns[i].name))
 	}
-	result, err := conn.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+" FROM "+s.tableName(l.table)+" WHERE ("+condition+")"+extra)
+	result, err := conn.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+" FROM "+a.sink.tableName(l.table)+" WHERE ("+condition+")"+extra)
 	if err != nil {
 		return nil, sqlError(err)
 	}

@@ -117,7 +117,7 @@ func (s *Server) Start(tb testing.TB) {
 func (s *Server) Launch(tb testing.TB) {
 	tb.Helper()
 	s.output = new(bytes.Buffer)
-	s.process = exec.Command(s.binary, "-D", "-c", s.config()) //nolint:gosec // Built here.
+	s.process = exec.Command(s.binary, "-c", s.config()) //nolint:gosec // Built here.
 	s.process.Stdout, s.process.Stderr = s.output, s.output
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.process.Start(); err != nil {

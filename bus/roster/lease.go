@@ -241,8 +241,10 @@ func (l *Lease) start(ctx context.Context, r record, began instant, revision uin
 	t := &Term{
 		l: l, id: r.Term, since: r.Since, began: began, record: r, revision: revision,
 		done: make(chan struct{}), idle: make(chan struct{}), cancel: cancel,
+		releasing: make(chan bool, 1),
 	}
-	t.guard = time.AfterFunc(time.Hour, t.expire)
+	t.releasing <- false
+	t.guard = time.AfterFunc(t.limit()-l.now().since(began), t.expire)
 	l.mu.Lock()
 	l.term, l.own = t, t.id
 	l.mu.Unlock()

@@ -98,7 +98,9 @@ type host struct {
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{store: newFakeStore(seed), random: rand.New(rand.NewPCG(seed, 2)), passed: make([]time.Time, 3), over: map[*roster.Term]bool{}}
+	w := &world{over: map[*roster.Term]bool{}, store: newFakeStore(seed), random: rand.New(rand.NewPCG(seed, 2)), passed: make([]time.Time, 3)}
+	// Some stores are so slow that most pauses hit a question.
+	w.store.latency = time.Duration(1+w.random.IntN(400)) * time.Millisecond
 	for i := range w.passed {
 		speed := 1 + drift*(2*w.random.Float64()-1)
 		w.hosts = append(w.hosts, &host{w: w, number: i, speed: speed, born: time.Now()})
@@ -168,7 +170,7 @@ func (w *world) apply(ctx context.Context, e event) {
 	case "lossy":
 		spell(func(s *fakeStore) { s.lose = 0.5 }, func(s *fakeStore) { s.lose = 0 })
 	case "slow":
-		spell(func(s *fakeStore) { s.latency = 4 * time.Second }, func(s *fakeStore) { s.latency = 10 * time.Millisecond })
+		spell(func(s *fakeStore) { s.tail = 4 * time.Second }, func(s *fakeStore) { s.tail = 0 })
 	case "stale":
 		spell(func(s *fakeStore) { s.stale = 0.5 }, func(s *fakeStore) { s.stale = 0 })
 	case "deaf":

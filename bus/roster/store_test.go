@@ -30,7 +30,8 @@ type fakeStore struct {
 
 	away    bool          // nothing is answered or carried out
 	lose    float64       // of requests, and of answers
-	latency time.Duration // at most, in each direction
+	latency time.Duration // at most, in each direction, most of the time
+	tail    time.Duration // at most, in a third of all cases
 	stale   float64       // of reads
 	deaf    bool          // nobody is told of changes
 }
@@ -109,6 +110,9 @@ func (s *fakeStore) ask(ctx context.Context, do func() answer) answer {
 }
 
 func (s *fakeStore) delay() time.Duration {
+	if s.random.IntN(3) == 0 {
+		return time.Duration(s.random.Int64N(int64(s.latency+s.tail) + 1))
+	}
 	return time.Duration(s.random.Int64N(int64(s.latency) + 1))
 }
 

@@ -35,8 +35,9 @@ type Term struct {
 	revision uint64  // that the key is believed to have
 	err      error   // why the term has ended
 
-	releasing sync.Mutex
-	released  bool
+	// releasing holds true once the key says that the term is released; taking it
+	// out is the right to write that.
+	releasing chan bool
 }
 
 // limit is how long after the beginning of a write the term is valid.
@@ -220,12 +221,16 @@ func (t *Term) Release(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("release leadership of %s: %w", t.l.cfg.Key, ctx.Err())
 	}
-	t.releasing.Lock()
-	defer t.releasing.Unlock()
-	for pause := t.l.cfg.Renew / 16; !t.released; pause = min(2*pause, t.l.cfg.Renew) {
+	var released bool
+	select {
+	case released = <-t.releasing:
+	case <-ctx.Done():
+		return fmt.Errorf("release leadership of %s: %w", t.l.cfg.Key, ctx.Err())
+	}
+	defer func() { t.releasing <- released }()
+	for pause := t.l.cfg.Renew / 16; !released; pause = min(2*pause, t.l.cfg.Renew) {
 		err := t.tryRelease(ctx)
-		if err == nil {
-			t.released = true
+		if released = err == nil; released {
 			break
 		}
 		timer := time.NewTimer(pause)

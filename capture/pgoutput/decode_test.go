@@ -66,6 +66,11 @@ func show(m *pgoutput.Message) string {
 		text += fmt.Sprintf(" %d %s=%s", m.Flags, m.Name, m.Content)
 	case pgoutput.KindOrigin:
 		text += " " + string(m.Name)
+	case pgoutput.KindStreamStart:
+		text += fmt.Sprintf(" first %t", m.First)
+	case pgoutput.KindStreamStop, pgoutput.KindStreamCommit:
+	case pgoutput.KindStreamAbort:
+		text += fmt.Sprintf(" of all %t", m.SubXID == m.XID)
 	}
 	if m.OldKind != pgoutput.OldNone {
 		text += fmt.Sprintf(" %c%s", m.OldKind, showTuple(m.Old))

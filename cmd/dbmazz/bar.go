@@ -75,7 +75,8 @@ func (b *bar) left(done float64) string {
 	if done < 0.02 || done >= 1 || since < 2*time.Second {
 		return ""
 	}
-	return "about " + (time.Duration(float64(since) * (1 - done) / done)).Round(time.Second).String() + " left"
+	left := time.Duration(float64(since) * (1 - done) / done)
+	return "about " + left.Round(time.Second).String() + " left"
 }
 
 // stop clears the bar.

@@ -49,16 +49,14 @@ type retry struct {
 // out, so a row that came back because its delete was first is removed by that letter.
 func (r *retry) row(ctx context.Context, of bus.Letter) error {
 	applied := map[string]bool{}
-	var related []string
-	for {
+	var chain apply.Chain
+	for grown := true; grown; {
 		refs, err := r.letters.Refs(ctx)
 		if err != nil {
 			return err
 		}
-		var void int
-		related, void = apply.Related(refs, of.ID)
-		grown := false
-		for _, id := range related[void:] {
+		chain, grown = apply.Related(refs, of.ID), false
+		for _, id := range chain.Retry {
 			if applied[id] {
 				continue
 			}
@@ -73,11 +71,8 @@ func (r *retry) row(ctx context.Context, of bus.Letter) error {
 			applied[id], grown = true, true
 			r.left += result.Left
 		}
-		if !grown {
-			break
-		}
 	}
-	for _, id := range related {
+	for _, id := range chain.Delete {
 		if err := r.letters.bus.Delete(ctx, id); err != nil {
 			return err
 		}

@@ -94,9 +94,10 @@ func parseInteger(value string, least, most int64) (int64, error) {
 	return parsed, nil
 }
 
-func integer(field func(*Config) *int, least, most int64) setter {
+// integer accepts 1 to most.
+func integer(field func(*Config) *int, most int64) setter {
 	return func(c *Config, value string) error {
-		parsed, err := parseInteger(value, least, most)
+		parsed, err := parseInteger(value, 1, most)
 		if err != nil {
 			return err
 		}

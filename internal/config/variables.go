@@ -74,7 +74,7 @@ var variables = []variable{
 	},
 	{
 		name: "SINK_PORT", legacy: []string{"STARROCKS_PORT"}, fallback: "9030",
-		set: integer(func(c *Config) *int { return &c.SinkPort }, 1, 65535),
+		set: integer(func(c *Config) *int { return &c.SinkPort }, 65535),
 		doc: "MySQL protocol port of the StarRocks FE.",
 	},
 	{
@@ -115,7 +115,7 @@ var variables = []variable{
 	},
 	{
 		name: "FLUSH_SIZE", fallback: "10000",
-		set: integer(func(c *Config) *int { return &c.FlushSize }, 1, FlushSizeMax),
+		set: integer(func(c *Config) *int { return &c.FlushSize }, FlushSizeMax),
 		doc: "Rows that make a batch due at once. While a load is running more rows join, up to FLUSH_BYTES.",
 	},
 	{
@@ -140,7 +140,7 @@ var variables = []variable{
 	},
 	{
 		name: "GRPC_PORT", legacy: []string{"DBMAZZ_CONTROL_PORT"}, fallback: "50051",
-		set: integer(func(c *Config) *int { return &c.grpcPort }, 1, 65535),
+		set: integer(func(c *Config) *int { return &c.grpcPort }, 65535),
 		doc: "Port of the gRPC API where GRPC_ADDR names none.",
 	},
 	{
@@ -213,7 +213,7 @@ var variables = []variable{
 	},
 	{
 		name: "BUS_REPLICAS", fallback: "1",
-		set: integer(func(c *Config) *int { return &c.BusReplicas }, 1, 5),
+		set: integer(func(c *Config) *int { return &c.BusReplicas }, 5),
 		doc: "How many servers of the cluster at BUS_URL keep the queue. 3 survives the loss of one.",
 	},
 	{

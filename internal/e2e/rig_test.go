@@ -93,11 +93,17 @@ func (r *rig) set(name, value string) *rig {
 // launch starts dbmazz without waiting for its API.
 func (r *rig) launch() *service {
 	r.t.Helper()
+	return r.process(r.env)
+}
+
+// process starts dbmazz with these variables and arguments.
+func (r *rig) process(env map[string]string, args ...string) *service {
+	r.t.Helper()
 	environ := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.dir, "TZ=America/New_York"}
-	for _, name := range slices.Sorted(maps.Keys(r.env)) {
-		environ = append(environ, name+"="+r.env[name])
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		environ = append(environ, name+"="+env[name])
 	}
-	s := launch(r.t, builds.binary(r.t, r.race), r.dir, environ)
+	s := launch(r.t, append([]string{builds.binary(r.t, r.race)}, args...), r.dir, environ)
 	r.t.Cleanup(func() { r.inspect(s) })
 	return s
 }

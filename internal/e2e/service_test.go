@@ -99,9 +99,9 @@ type service struct {
 var apiListens = regexp.MustCompile(`msg="api listens".* addr=(\S+)`)
 
 // launch starts the binary. It does not wait for anything.
-func launch(t testing.TB, binary, dir string, environ []string) *service {
+func launch(t testing.TB, command []string, dir string, environ []string) *service {
 	t.Helper()
-	s := &service{t: t, cmd: exec.Command(binary), out: &journal{}, done: make(chan struct{})}
+	s := &service{t: t, cmd: exec.Command(command[0], command[1:]...), out: &journal{}, done: make(chan struct{})} //nolint:gosec // Built here.
 	s.cmd.Dir, s.cmd.Env, s.cmd.SysProcAttr = dir, environ, dieWithTests()
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
 	if err := s.cmd.Start(); err != nil {
@@ -117,7 +117,7 @@ func launch(t testing.TB, binary, dir string, environ []string) *service {
 			_ = s.conn.Close() // The other end is gone.
 		}
 		if t.Failed() {
-			t.Logf("log of dbmazz, pid %d:\n%s", s.cmd.Process.Pid, tail(s.out.String()))
+			t.Logf("log of dbmazz %s, pid %d:\n%s", strings.Join(command[1:], " "), s.cmd.Process.Pid, tail(s.out.String()))
 		}
 	})
 	return s

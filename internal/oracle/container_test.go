@@ -17,6 +17,8 @@ CREATE DOMAIN feeling AS mood; CREATE DOMAIN ids AS int[]; CREATE DOMAIN day AS 
 CREATE DOMAIN ratio AS float8; CREATE DOMAIN fixed AS char(3);
 CREATE TYPE "Inner Pair" AS (x float8, "y z" text); CREATE TYPE pair AS (a int, b text, c numeric(10,2)[], d "Inner Pair", e mood, f timestamptz, g bytea);
 CREATE DOMAIN pairs AS pair; CREATE DOMAIN span AS int4range;
+CREATE TYPE strange; CREATE FUNCTION strange_in(cstring) RETURNS strange IMMUTABLE STRICT LANGUAGE internal AS 'textin';
+CREATE FUNCTION strange_out(strange) RETURNS cstring IMMUTABLE STRICT LANGUAGE internal AS 'textout'; CREATE TYPE strange (INPUT = strange_in, OUTPUT = strange_out);
 CREATE TYPE textrange AS RANGE (subtype = text, collation = "C"); CREATE TYPE floatrange AS RANGE (subtype = float8, subtype_diff = float8mi);`
 	extensions := []string{"citext", "hstore", "ltree", "cube", "seg", "isn", "lo", "postgis", "vector"}
 	for _, name := range extensions {
@@ -48,6 +50,7 @@ func ownKinds() []kind {
 		{name: "fixed", sql: "fixed", auto: "VARCHAR(12)", key: "VARCHAR(12)", tame: anyText(3)},
 		{name: "pair", sql: "pair", key: keyText, tame: pairText},
 		{name: "pairs", sql: "pairs", key: keyText, tame: pairText},
+		{name: "strange", sql: "strange", tame: anyText(30)}, // A base type that nobody knows.
 		{name: "span", sql: "span", key: keyText, tame: texts([]string{"empty", "[1,5)", "(,)", "[,0]"})},
 	}
 }

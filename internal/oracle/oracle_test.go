@@ -155,6 +155,9 @@ func (o *oracle) round(rows int) {
 	}
 	o.insert()
 	o.compare("insert", true)
+	if o.rounds == 0 {
+		o.proveSharp()
+	}
 	o.update()
 	o.compare("update", true)
 	o.move()
@@ -162,6 +165,21 @@ func (o *oracle) round(rows int) {
 	o.remove()
 	o.compare("delete", false)
 	o.rounds++
+}
+
+// proveSharp makes sure that the comparison sees alterations of what has just arrived.
+func (o *oracle) proveSharp() {
+	o.t.Helper()
+	const shown = 20
+	made := map[string]int{}
+	if unseen := o.plant(made); len(unseen) > 0 {
+		o.t.Fatalf("%d planted alterations were not seen, the first:\n%s", len(unseen), strings.Join(unseen[:min(len(unseen), shown)], "\n"))
+	}
+	for _, alteration := range alterations {
+		if made[alteration.name] == 0 {
+			o.t.Logf("there was no value to plant %q in", alteration.name)
+		}
+	}
 }
 
 // ids lists the rows of a share of the table, the which-th of three.
@@ -248,8 +266,6 @@ func (o *oracle) remove() {
 func (o *oracle) compare(step string, count bool) {
 	o.t.Helper()
 	o.settle()
-	began := time.Now()
-	defer func() { o.t.Logf("DEV compare %s %v", step, time.Since(began)) }()
 	const shown = 30
 	var found []string
 	for _, t := range o.tables {

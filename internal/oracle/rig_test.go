@@ -24,7 +24,6 @@ import (
 const (
 	sinkDatabase = "mart"
 	publication  = "pub"
-	slot         = "oracle"
 	keyApply     = "apply"
 	// settleWithin is far beyond what any phase takes on a slow machine.
 	settleWithin = time.Minute
@@ -40,6 +39,8 @@ type rig struct {
 	mode   starrocks.DeleteMode
 	sink   *setAside
 	apply  *apply.Apply
+	// capture is nil before start.
+	capture *capture.Capture
 
 	progress *progress
 	logs     *logTail
@@ -120,6 +121,7 @@ func (r *rig) sinkExec(sql string) {
 // start runs the pipeline until the test ends, and waits until its tables are prepared.
 func (r *rig) start(tables []string) {
 	r.t.Helper()
+	slot := "slot_" + string(r.query("SELECT current_database()")[0][0]) // Slots belong to the whole server.
 	log := slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	b, err := bus.New(bus.Config{Pipeline: slot, DataDir: r.t.TempDir(), Logger: log})
 	r.must(err)
@@ -133,7 +135,7 @@ func (r *rig) start(tables []string) {
 	for _, name := range tables {
 		names = append(names, capture.Table{Schema: "public", Name: name})
 	}
-	c, err := capture.New(capture.Config{SourceURL: r.url, Slot: slot, Publication: publication, Tables: names, Logger: log},
+	r.capture, err = capture.New(capture.Config{SourceURL: r.url, Slot: slot, Publication: publication, Tables: names, Logger: log},
 		captureStream{b, bucket{b, "capture"}}, r.progress)
 	r.must(err)
 	r.sink = &setAside{Sink: sink, refusals: map[string]map[string]*apply.RowError{}}
@@ -149,7 +151,7 @@ func (r *rig) start(tables []string) {
 	case <-ctx.Done():
 	}
 	group.Go(func() error { return b.RunJanitor(ctx, func() uint64 { c, _ := r.progress.Checkpoint(); return c.Sequence }) })
-	group.Go(func() error { return c.Run(ctx) })
+	group.Go(func() error { return r.capture.Run(ctx) })
 	group.Go(func() error { return r.apply.Run(ctx) })
 	r.t.Cleanup(func() {
 		cancel()
@@ -175,7 +177,7 @@ func (r *rig) awaitReady() {
 	defer ticker.Stop()
 	deadline := time.Now().Add(settleWithin)
 	slots := func() string {
-		return string(r.query("SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL")[0][0])
+		return string(r.query("SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND confirmed_flush_lsn IS NOT NULL")[0][0])
 	}
 	for !r.apply.Status().Ready || slots() == "0" {
 		if time.Now().After(deadline) {

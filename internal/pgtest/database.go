@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,6 +44,19 @@ func ForEachMajor(t *testing.T, run func(t *testing.T, server *Server)) {
 	majors := Majors()
 	if len(majors) == 0 {
 		t.Fatalf("%v: run \"make setup-postgres\"", ErrNoServer)
+	}
+	for _, major := range majors {
+		t.Run("postgres-"+strconv.Itoa(major), func(t *testing.T) { run(t, shared(t, major)) })
+	}
+}
+
+// ForMajors runs a subtest on a shared server of each of these major versions that is
+// installed; if none is, on one of the default version.
+func ForMajors(t *testing.T, majors []int, run func(t *testing.T, server *Server)) {
+	t.Helper()
+	majors = slices.DeleteFunc(slices.Clone(majors), func(major int) bool { return !slices.Contains(Majors(), major) })
+	if len(majors) == 0 {
+		majors = []int{0}
 	}
 	for _, major := range majors {
 		t.Run("postgres-"+strconv.Itoa(major), func(t *testing.T) { run(t, shared(t, major)) })

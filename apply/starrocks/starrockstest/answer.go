@@ -31,7 +31,7 @@ func (l *load) answer() {
 	f := l.fault
 	body := prettyJSON(l.res.fields(l.srv.ver))
 	switch {
-	case f.is(FaultLostResponse):
+	case f.is(FaultLostResponse, FaultFilteredLost):
 		panic(http.ErrAbortHandler)
 	case f.is(FaultCommitLate), f.is(FaultBeginLate):
 		return

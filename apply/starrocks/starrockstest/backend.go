@@ -26,8 +26,8 @@ func (b *backEnd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	parts := restPath(r)
 	switch {
 	case len(parts) == 4 && parts[0] == "api" && parts[3] == "_stream_load" && r.Method == http.MethodPut:
-		b.srv.running.Add(1)
-		defer b.srv.running.Add(-1)
+		b.srv.running.add(1)
+		defer b.srv.running.add(-1)
 		l := &load{srv: b.srv, w: w, r: r, db: parts[1], table: parts[2]}
 		l.serve()
 	case len(parts) == 2 && parts[0] == "api" && parts[1] == "_load_error_log":
@@ -251,7 +251,7 @@ func (l *load) execute(body string) error {
 		return err
 	}
 	l.res.rows = *rows
-	if l.fault.is(FaultFilteredRow) && rows.loaded() > 0 {
+	if l.fault.is(FaultFilteredRow, FaultFilteredLost) && rows.loaded() > 0 {
 		l.res.rows.ops = l.res.rows.ops[:max(len(rows.ops), 1)-1]
 		l.res.rows.filtered++
 		l.res.ended = true

@@ -43,6 +43,8 @@ const (
 	FaultVersionLimit FaultKind = "version_limit"
 	// FaultFilteredRow drops the last row of the load and answers Success with NumberFilteredRows 1.
 	FaultFilteredRow FaultKind = "filtered_row"
+	// FaultFilteredLost drops the last row of the load, commits, and closes the connection without an answer.
+	FaultFilteredLost FaultKind = "filtered_lost"
 	// FaultTruncate commits and cuts the answer in the middle.
 	FaultTruncate FaultKind = "truncate"
 	// FaultEvictLabel commits, forgets the label and answers Success.
@@ -83,7 +85,7 @@ var faultStages = map[FaultKind]faultStage{
 	FaultFail: stageBE, FaultHTTPError: stageBE, FaultHTTPErrorAfterCommit: stageBE, FaultDropBeforeBody: stageBE,
 	FaultDropMidBody: stageBE, FaultLostResponse: stageBE, FaultFailCommitted: stageBE, FaultPublishTimeout: stageBE,
 	FaultHold: stageBE, FaultHoldBeforeCommit: stageBE, FaultSlow: stageBE, FaultLabelRunning: stageBE,
-	FaultVersionLimit: stageBE, FaultFilteredRow: stageBE, FaultTruncate: stageBE, FaultEvictLabel: stageBE,
+	FaultVersionLimit: stageBE, FaultFilteredRow: stageBE, FaultFilteredLost: stageBE, FaultTruncate: stageBE, FaultEvictLabel: stageBE,
 	FaultCommitLate: stageBE, FaultBeginLate: stageBE, FaultLeaderChange: stageBE, FaultBEDies: stageBE,
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,8 +45,12 @@ func TestFaultsOfOneLoad(t *testing.T) {
 		{kind: starrockstest.FaultLabelRunning, status: "Label Already Exists", state: "PREPARE"},
 		{kind: starrockstest.FaultVersionLimit, status: "Fail", state: "UNKNOWN"},
 		{kind: starrockstest.FaultFilteredRow, status: "Success", state: "VISIBLE", rows: 1},
+		{kind: starrockstest.FaultFilteredLost, status: "error", state: "VISIBLE", rows: 1},
 		{kind: starrockstest.FaultTruncate, status: "error", state: "VISIBLE", rows: 2},
 		{kind: starrockstest.FaultEvictLabel, status: "Success", state: "UNKNOWN", rows: 2},
+		{kind: starrockstest.FaultBeginLate, status: "error", state: "UNKNOWN"},
+		{kind: starrockstest.FaultLeaderChange, status: "Fail", state: "UNKNOWN"},
+		{kind: starrockstest.FaultBEDies, status: "error", state: "VISIBLE", rows: 2},
 		{kind: starrockstest.FaultRedirectLoop, status: "error", state: "UNKNOWN"},
 		{kind: starrockstest.FaultFEHTTPError, status: "error", state: "UNKNOWN"},
 		{kind: starrockstest.FaultFE401, status: "error", state: "UNKNOWN"},
@@ -336,4 +341,34 @@ func TestAdminListener(t *testing.T) {
 		t.Errorf("up: %d", status)
 	}
 	mustLoad(t, s, `{"id":2}`)
+}
+
+func TestRequestThatIsStuckBeginsLate(t *testing.T) {
+	t.Parallel()
+	s := startTable(t, starrockstest.Options{}, twoColumns)
+	script(t, s, starrockstest.Fault{Kind: starrockstest.FaultBeginLate, Label: "^x$"}, starrockstest.Fault{Kind: starrockstest.FaultBeginLate, Label: "^x$"})
+	for range 2 {
+		if _, err := faultyLoad(t, s); err == nil {
+			t.Error("the client got an answer")
+		}
+	}
+	if err := s.AwaitLoads(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	s.Release()
+	if err := s.AwaitLoads(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	// Both had the same label, so one of them was refused.
+	var statuses []string
+	for _, l := range s.Loads() {
+		statuses = append(statuses, l.Status)
+	}
+	slices.Sort(statuses)
+	if diff := cmp.Diff([]string{"Label Already Exists", "Success"}, statuses); diff != "" {
+		t.Error(diff)
+	}
+	if st := state(t, s, "x"); st != "VISIBLE" {
+		t.Errorf("state %s", st)
+	}
 }

@@ -1,8 +1,10 @@
 package starrockstest
 
 import (
+	"context"
 	"fmt"
 	"sort"
+	"sync"
 )
 
 // Cell is one value of a table as text.
@@ -81,8 +83,46 @@ func (s *Server) EvictLabels() {
 // EvictLabel forgets one label at once, whatever its state.
 func (s *Server) EvictLabel(db, label string) { s.store.evictLabel(db, label) }
 
-// Running counts the loads that the back end works on, also those whose client has gone.
-func (s *Server) Running() int { return int(s.running.Load()) }
+// AwaitLoads waits until the back end works on n loads, also such whose client has gone.
+func (s *Server) AwaitLoads(ctx context.Context, n int) error {
+	for {
+		running, changed := s.running.read()
+		if running == n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %d loads that are under way, there are %d: %w", n, running, ctx.Err())
+		}
+	}
+}
+
+// gauge is a number whose changes can be waited for.
+type gauge struct {
+	mu      sync.Mutex
+	n       int
+	changed chan struct{}
+}
+
+func (g *gauge) add(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.n += n
+	if g.changed != nil {
+		close(g.changed)
+		g.changed = nil
+	}
+}
+
+func (g *gauge) read() (n int, changed <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.changed == nil {
+		g.changed = make(chan struct{})
+	}
+	return g.n, g.changed
+}
 
 // LabelState is what get_load_state would answer.
 func (s *Server) LabelState(db, label string) (string, error) {

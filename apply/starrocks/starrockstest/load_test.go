@@ -319,6 +319,31 @@ func TestMergeConditionDropsOlderRows(t *testing.T) {
 	if diff := cmp.Diff([]string{"1|5|9", "2|1|4"}, dump(t, s, "t")); diff != "" {
 		t.Error(diff)
 	}
+	// NULL is smaller than any value.
+	mustLoad(t, s, `{"id":3,"x":1}{"id":1,"x":7}`, "merge_condition: v")
+	mustLoad(t, s, `{"id":3,"v":-9,"x":2}`, "merge_condition: v")
+	if diff := cmp.Diff([]string{"1|5|9", "2|1|4", "3|-9|2"}, dump(t, s, "t")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestMergeConditionAndPartialUpdateGoTogether(t *testing.T) {
+	t.Parallel()
+	for version, together := range map[string]bool{"3.1.2": false, "3.1.3": true, "3.5.0": true} {
+		s := startTable(t, starrockstest.Options{Version: version}, "id INT NOT NULL, v BIGINT, x INT, y INT")
+		mustLoad(t, s, `{"id":1,"v":5,"x":1,"y":1}{"id":2,"v":1,"x":1,"y":1}`)
+		a, err := tryLoad(t, s, "t", `{"id":1,"v":4,"x":2}{"id":2,"v":4,"x":2}{"id":3,"v":4,"x":2}`, headers("partial_update: true", "columns: id,v,x", "merge_condition: v"))
+		if err != nil || (a.Status == "Success") != together {
+			t.Errorf("%s: %s, %v", version, a.raw, err)
+		}
+		want := []string{"1|5|1|1", "2|1|1|1"}
+		if together {
+			want = []string{"1|5|1|1", "2|4|2|1", "3|4|2|NULL"}
+		}
+		if diff := cmp.Diff(want, dump(t, s, "t")); diff != "" {
+			t.Errorf("%s: %s", version, diff)
+		}
+	}
 }
 
 func TestDuplicateKeyTablesAppend(t *testing.T) {

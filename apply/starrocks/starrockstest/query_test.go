@@ -80,6 +80,7 @@ func TestSelect(t *testing.T) {
 func TestStatementsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	s := sample(t)
+	exec(t, s, `CREATE TABLE d.dup (id INT, v INT) DUPLICATE KEY(id)`+one)
 	for stmt, want := range map[string]string{
 		"SELECT g, COUNT(*) FROM d.t":                 "must be an aggregate expression or appear in GROUP BY clause",
 		"SELECT * FROM d.t GROUP BY g":                "must be an aggregate expression",
@@ -101,6 +102,12 @@ func TestStatementsThatAreRefused(t *testing.T) {
 		"UPDATE d.t SET g = 'x'":                              "must specify where clause",
 		"UPDATE d.t SET g = 'toolong' WHERE id = 1":           "out of range",
 		"UPDATE d.t SET nope = 1 WHERE id = 1":                "do not existing column 'nope'",
+		"DELETE FROM d.dup WHERE id = 1 OR v = 2":             "op should be AND",
+		"DELETE FROM d.dup WHERE id = v":                      "should be value",
+		"DELETE FROM d.dup WHERE abs(id) = 1":                 "should be column name",
+		"DELETE FROM d.dup WHERE NOT id = 1":                  "Where clause only supports",
+		"DELETE FROM d.dup WHERE x = 1":                       "Unknown column 'x'",
+		"UPDATE d.dup SET v = 1 WHERE id = 1":                 "only support updating primary key table",
 		"DELETE FROM d.t":                                     "must specify where clause",
 		"INSERT INTO d.t (g) VALUES ('x')":                    "'id' must be explicitly mentioned in column permutation",
 		"INSERT INTO d.t (id, id) VALUES (1, 2)":              "specified twice",
@@ -136,7 +143,8 @@ func TestUpdateAndDelete(t *testing.T) {
 	}, query(t, s, "SELECT * FROM d.t")); diff != "" {
 		t.Error(diff)
 	}
-	exec(t, s, `CREATE TABLE d.dup (id INT, v INT) DUPLICATE KEY(id)`+one, "INSERT INTO d.dup VALUES (1,1),(1,1),(2,2)", "DELETE FROM d.dup WHERE id = 1")
+	exec(t, s, `CREATE TABLE d.dup (id INT, v INT) DUPLICATE KEY(id)`+one, "INSERT INTO d.dup VALUES (1,1),(1,1),(2,2),(3,NULL),(4,4)",
+		"DELETE FROM d.dup WHERE id <= 1 AND v <> 7", "DELETE FROM d.dup WHERE v IS NULL", "DELETE FROM d.dup WHERE id IN (4, 5)", "DELETE FROM d.dup WHERE id = -1", "SYNC")
 	if got := query(t, s, "SELECT * FROM d.dup"); len(got) != 1 {
 		t.Errorf("got %v", got)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -34,7 +33,7 @@ type Server struct {
 	ready  chan struct{}
 	stop   chan struct{}
 	// running counts the requests for loads that are under way.
-	running atomic.Int64
+	running gauge
 
 	mu      sync.Mutex
 	parts   map[Part]*endpoint

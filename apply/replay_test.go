@@ -1,0 +1,225 @@
+package apply_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/dbmazz/dbmazz/apply"
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// replay runs lives of one replay until it is done.
+func (m *model) replay(t *rapid.T, config apply.ReplayConfig) apply.ReplaySummary {
+	for {
+		l := &life{memStream: m.stream, m: m, name: "replay", over: make(chan struct{})}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		l.stop = cancel
+		config.Config = m.config(l)
+		config.Config.DeadLetters = nil
+		summary, err := apply.NewReplay(config, l, l).Run(ctx)
+		timedOut := errors.Is(ctx.Err(), context.DeadlineExceeded)
+		cancel()
+		if timedOut {
+			t.Fatalf("the replay does not end: %+v", summary)
+		}
+		if m.sink.mu.Lock(); m.sink.err != nil {
+			t.Fatal(m.sink.err)
+		}
+		m.sink.mu.Unlock()
+		if err == nil {
+			return summary
+		}
+		expected := errors.Is(err, errInjected) || errors.Is(err, errTaken) || errors.Is(err, context.Canceled) ||
+			errors.Is(err, apply.ErrIncomplete) || strings.Contains(err.Error(), "revision conflict")
+		if !expected {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAReplayIntoAnotherSinkMakesItEqualToTheSource replays all of a random history into
+// an empty sink, with all that can go wrong. The tables that were not asked for stay empty.
+func TestAReplayIntoAnotherSinkMakesItEqualToTheSource(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		o := newOracle()
+		o.history(t)
+		m := newModel(t, o)
+		config := apply.ReplayConfig{To: m.stream.tail.Last}
+		if m.stream.tail.Last.IsZero() {
+			t.Skip("no changes") // skip: a range needs an end.
+		}
+		if rapid.Bool().Draw(t, "some tables") {
+			config.Tables = []string{"public.t1", "public.t3"}
+			clear(o.tables["t2"])
+		}
+		m.replay(t, config)
+		o.compare(t, m.sink, nil)
+	})
+}
+
+// TestAReplayBringsBackWhatTheLiveTablesHaveLost takes rows out of a sink that live apply
+// has filled, and replays into it.
+func TestAReplayBringsBackWhatTheLiveTablesHaveLost(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		o := newOracle()
+		o.history(t)
+		m := newModel(t, o)
+		m.run(t)
+		for _, name := range []string{"t1", "t2"} {
+			for _, key := range slices.Sorted(maps.Keys(m.sink.tables[name])) {
+				if rapid.Bool().Draw(t, "lost") {
+					delete(m.sink.tables[name], key)
+				}
+			}
+		}
+		m.sink.appends["t3"] = slices.DeleteFunc(m.sink.appends["t3"], func(memChange) bool { return rapid.Bool().Draw(t, "lost") })
+		m.calls = drawFaults(t, "calls", failBefore, failAfter, crash, crashAfter, half, trip)
+		m.replay(t, apply.ReplayConfig{
+			Guarded: true, HardDeletes: m.sink.hard, Live: m.stream.live,
+			Quiet: func(context.Context) (context.Context, func(), error) {
+				return context.Background(), func() {}, nil
+			},
+		})
+		o.compare(t, m.sink, nil)
+	})
+}
+
+// TestAReplayIntoTheLiveTablesChangesNothingWhileLiveApplyWorks lets live apply and a
+// replay of the same history run side by side while the history arrives. No version may
+// go back, and in the end the sink must equal the source.
+func TestAReplayIntoTheLiveTablesChangesNothingWhileLiveApplyWorks(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		o := newOracle()
+		o.history(t)
+		m := newModel(t, o)
+		m.stream = o.stream(rapid.IntRange(0, len(o.frames)).Draw(t, "frames before"))
+		// Live apply lives through it: its holds are of its process.
+		live := apply.New(apply.Config{FlushBytes: m.flushBytes, MinSpacing: 1, BackoffMax: time.Millisecond}, m.stream, m.sink)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- live.Run(ctx) }()
+		pace := time.Duration(rapid.IntRange(0, 300).Draw(t, "pace")) * time.Microsecond
+		arrived := make(chan struct{})
+		go func() {
+			defer close(arrived)
+			for _, data := range o.frames[len(m.stream.messages):] {
+				m.stream.publish(data)
+				time.Sleep(pace)
+			}
+		}()
+		m.replay(t, apply.ReplayConfig{
+			Guarded: true, HardDeletes: m.sink.hard, Live: m.stream.live, QuietWait: 5 * time.Millisecond, Quiet: quietOf(live),
+		})
+		<-arrived
+		drain, stop := context.WithTimeout(ctx, 20*time.Second)
+		defer stop()
+		err := live.Drain(drain, m.stream.tail)
+		cancel()
+		if err := errors.Join(err, <-done); err != nil {
+			t.Fatalf("%v: %+v", err, live.Status())
+		}
+		o.compare(t, m.sink, nil)
+	})
+}
+
+func quietOf(live *apply.Apply) func(context.Context) (context.Context, func(), error) {
+	return func(ctx context.Context) (context.Context, func(), error) {
+		if err := live.Hold(ctx, time.Minute); err != nil {
+			return nil, nil, err
+		}
+		return context.Background(), live.Release, nil
+	}
+}
+
+// gate is a sink whose first load of a kind waits.
+type gate struct {
+	*memSink
+	arrived, open chan struct{}
+	waits         bool
+}
+
+func (g *gate) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result, error) {
+	if !g.waits {
+		g.waits = true
+		close(g.arrived)
+		<-g.open
+	}
+	return g.memSink.Apply(ctx, b)
+}
+
+func TestAReplayRemovesARowThatLiveApplyDeletedWhileItWasBroughtBack(t *testing.T) {
+	t.Parallel()
+	sink := newMemSink(nil)
+	sink.hard = true
+	b := newBench(t, apply.Config{MinSpacing: time.Millisecond}, sink)
+	b.transaction(t, b.insert("k", "1", "x"))
+	b.drain(t)
+	g := &gate{memSink: sink, arrived: make(chan struct{}), open: make(chan struct{})}
+	r := apply.NewReplay(apply.ReplayConfig{
+		Guarded: true, HardDeletes: true, Live: b.stream.live, Quiet: quietOf(b.Apply),
+	}, apart{b.stream, "replay"}, g)
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Run(context.Background())
+		done <- err
+	}()
+	<-g.arrived
+	b.transaction(t, b.remove("k"))
+	b.drain(t)
+	close(g.open) // The row comes back.
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if sink.err != nil {
+		t.Fatal(sink.err)
+	}
+	if live := sink.live("t1"); len(live) != 0 {
+		t.Fatalf("rows that were deleted are back: %v", live)
+	}
+}
+
+func TestAReplayWithHardDeletesIsRefusedWhereItCouldLeaveDeletedRows(t *testing.T) {
+	t.Parallel()
+	stream := newMemStream()
+	quiet := func(context.Context) (context.Context, func(), error) { return context.Background(), func() {}, nil }
+	for name, config := range map[string]apply.ReplayConfig{
+		"an end":            {Guarded: true, HardDeletes: true, Live: stream.live, Quiet: quiet, To: cdc.Position{Commit: 1}},
+		"no quiet":          {Guarded: true, HardDeletes: true, Live: stream.live},
+		"no live apply":     {Guarded: true, Quiet: quiet},
+		"nowhere to end":    {},
+		"the end first":     {From: cdc.Position{Commit: 9}, To: cdc.Position{Commit: 8}},
+		"a state of apply":  {To: cdc.Position{Commit: 1}},
+		"another one there": {To: cdc.Position{Commit: 2}, Tables: []string{"public.x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stream := newMemStream()
+			var other []byte
+			switch name {
+			case "a state of apply":
+				other = []byte(`{"pipeline":"p"}`)
+			case "another one there":
+				other = []byte(`{"pipeline":"p","replay":{"from":"0/0.0","to":"0/3.1"}}`)
+			}
+			if other != nil {
+				if _, err := stream.save("", other, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := apply.NewReplay(config, stream, newMemSink(nil)).Run(t.Context())
+			if !errors.Is(err, apply.ErrRange) {
+				t.Fatalf("got %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,34 @@
+package bus
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// SetBoardTTL shortens the life of announcements. It must be called before the bus is used.
+func SetBoardTTL(b *Bus, d time.Duration) { b.board.ttl = d }
+
+// StopServer ends the embedded server as if it had failed; RestartServer starts it again.
+func StopServer(b *Bus) {
+	b.server.mu.Lock()
+	defer b.server.mu.Unlock()
+	b.server.srv.Shutdown()
+	b.server.srv.WaitForShutdown()
+	b.server.srv = nil
+}
+
+// Purge removes the messages up to the sequence, as the janitor does.
+func Purge(ctx context.Context, b *Bus, upTo uint64) error {
+	return b.stream.Purge(ctx, jetstream.WithPurgeSequence(upTo+1))
+}
+
+// Consumers counts the consumers of the stream on the server.
+func Consumers(ctx context.Context, b *Bus) (int, error) {
+	info, err := b.streamInfo(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return info.State.Consumers, nil
+}

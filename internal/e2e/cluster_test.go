@@ -1,0 +1,59 @@
+package e2e_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/dbmazz/dbmazz/bus/bustest"
+)
+
+// TestOnAClusterOfThreeServers runs what needs an external queue on one cluster: three
+// servers of their own, every stream on all of them.
+func TestOnAClusterOfThreeServers(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartCluster(t, 3, bustest.ServerConfig{})
+	for name, test := range map[string]func(*testing.T, []*bustest.Server){
+		"each stage is killed and restarted alone under load": clusterKills,
+		"a killed capture is replaced within 10 s":            killedCaptureIsReplaced,
+		"a stopped capture is replaced and writes nothing":    stoppedCaptureIsReplaced,
+		"a killed apply is replaced within 10 s":              killedApplyIsReplaced,
+		"a stopped apply is replaced and writes nothing":      stoppedApplyIsReplaced,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, servers)
+		})
+	}
+}
+
+func clusterKills(t *testing.T, servers []*bustest.Server) {
+	r := setup(t, loadDDL, loadTables...)
+	_, apply, l := r.onCluster(servers).eachKilled()
+	l.stop()
+	r.same(apply, loadTables...)
+	t.Logf("%d transactions, %d of them confirmed", l.count(), r.confirmedIsApplied(l))
+}
+
+// TestALostServerOfTheClusterDelaysAndLosesNothing kills each server in turn, the leader
+// of the stream among them, and starts it again, under load.
+func TestALostServerOfTheClusterDelaysAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartCluster(t, 3, bustest.ServerConfig{})
+	r := setup(t, loadDDL, loadTables...)
+	capture, apply := r.onCluster(servers).both()
+	l := r.load(random(t), 5*time.Millisecond)
+	l.more(20)
+	for _, s := range servers[:number(t, roundsEnv, len(servers))] {
+		s.Kill(t)
+		l.more(20)
+		t.Logf("without %s all goes on after %s", s.Name(), r.flows().Round(time.Millisecond))
+		s.Start(t)
+		r.flows()
+	}
+	if capture.exited() || apply.exited() {
+		t.Error("a stage has exited")
+	}
+	l.stop()
+	r.same(apply, loadTables...)
+	r.confirmedIsApplied(l)
+}
