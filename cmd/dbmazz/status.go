@@ -201,8 +201,11 @@ func captureWork(waiting string, c *capture.Status) api.Work {
 	switch c.State {
 	case capture.StateStreaming:
 		w.State = api.WorkRunning
-		if waiting != "" {
+		switch {
+		case waiting != "":
 			w.Detail = waiting
+		case c.Warning != "":
+			w.Detail = c.Warning
 		}
 	case capture.StateWaiting:
 		w.State = api.WorkRetrying
