@@ -247,7 +247,7 @@ func (a *Apply) until(ctx context.Context, condition func() bool) error {
 func (a *Apply) attempt(ctx, work context.Context, changes bool, what string, call func(context.Context) error) error {
 	backoff := a.newBackoff()
 	work = context.WithValue(work, waitingKey{}, func(err error) { a.failed(what, err) })
-	work = context.WithValue(work, fenceKey{}, a.fence)
+	work = WithFence(work, a.fence)
 	for {
 		err := a.until(ctx, func() bool { return !changes || !a.paused || a.draining })
 		if err != nil {

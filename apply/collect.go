@@ -67,6 +67,8 @@ type collector struct {
 	// taken at present. A nil map and the zero limit leave nothing out.
 	only  map[string]bool
 	limit limit
+	// replay tells that what is before the stream's first frame does not matter.
+	replay bool
 }
 
 // limit is a position that no batch may pass.
@@ -90,7 +92,12 @@ func (c *collector) add(frame *cdc.Frame, schemas []*cdc.Schema, sequence uint64
 	}
 	if c.last.IsZero() && c.end == 0 {
 		// Nothing was applied yet: the history begins where the stream does. Only
-		// what is applied is ever purged from its front.
+		// what is applied is ever purged from its front; so if anything was, it was
+		// the checkpoint that is lost.
+		if !c.replay && h.Total != uint64(h.Changes) { //nolint:gosec // A count.
+			return fmt.Errorf("%w: nothing is known to be applied, but the stream begins with message %d, after %s, and %d changes before that were applied and purged: the checkpoint is lost. Restore the state bucket, or start over with a new pipeline name after a copy of the tables",
+				ErrGap, sequence, h.Prev, h.Total-uint64(h.Changes)) //nolint:gosec // A count.
+		}
 		c.last, c.end = h.Prev, h.Prev.Commit
 		c.commits = append(c.commits, commit{end: c.end})
 	}

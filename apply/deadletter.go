@@ -285,7 +285,9 @@ func Related(refs []LetterRef, id string) Chain {
 func (r *LetterRef) settled(refs []LetterRef) bool {
 	return r.Kind == LetterPassed && slices.ContainsFunc(refs, func(o LetterRef) bool {
 		return o.Kind != LetterPassed && o.Namespace == r.Namespace && o.Table == r.Table && !r.Position.After(o.Position) &&
-			slices.ContainsFunc(o.Needs, func(key []byte) bool { return slices.ContainsFunc(r.Keys, func(k []byte) bool { return bytes.Equal(k, key) }) })
+			slices.ContainsFunc(o.Needs, func(key []byte) bool {
+				return slices.ContainsFunc(r.Keys, func(k []byte) bool { return bytes.Equal(k, key) })
+			})
 	})
 }
 

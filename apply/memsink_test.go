@@ -130,7 +130,8 @@ func (s *memSink) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result,
 	moved := slices.ContainsFunc(b.Rows, func(r apply.Row) bool { return r.MovedFrom != nil })
 	if refused := s.refused(b); refused != nil {
 		if !moved && !s.begun[b.ID] {
-			s.store(b, b.Rows[:len(b.Rows)/2])
+			part := slices.Clone(b.Rows[:len(b.Rows)/2])
+			s.store(b, slices.DeleteFunc(part, func(r apply.Row) bool { return s.refuses(b, r) }))
 		}
 		s.begun[b.ID] = true
 		return apply.Result{}, refused
@@ -178,10 +179,14 @@ func (s *memSink) content(b *apply.TableBatch) string {
 	return content
 }
 
+func (s *memSink) refuses(b *apply.TableBatch, r apply.Row) bool {
+	return s.poison != nil && r.Op != apply.OpDelete && s.poison(b.Schema.Table, texts(r.Tuple))
+}
+
 // refused returns the error for the first row that the sink does not take.
 func (s *memSink) refused(b *apply.TableBatch) error {
 	for i, r := range b.Rows {
-		if s.poison == nil || r.Op == apply.OpDelete || !s.poison(b.Schema.Table, texts(r.Tuple)) {
+		if !s.refuses(b, r) {
 			continue
 		}
 		e := &apply.RowError{Table: b.Schema.Name(), Column: "a", Type: "text", Target: "int", Reason: "poison"}

@@ -39,8 +39,8 @@ type life struct {
 	tripped atomic.Bool
 	// asked counts the times that the fence was up, begun what was done after it.
 	asked, begun atomic.Int64
-	over    chan struct{} // closed when another must go on in its place
-	once    sync.Once
+	over         chan struct{} // closed when another must go on in its place
+	once         sync.Once
 }
 
 var errTaken = errors.New("another apply has taken over")

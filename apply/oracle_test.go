@@ -22,6 +22,7 @@ type oracle struct {
 	appends []string
 	schemas map[string]*cdc.Schema
 	frames  [][]byte
+	whole   bool // updates of a key carry all values
 }
 
 func newOracle() *oracle {
@@ -151,6 +152,10 @@ func (o *oracle) step(t *rapid.T, w *cdc.Writer) {
 		delete(rows, k)
 		w.Update(s, cdc.OldKey)
 		put(w, k, "NULL", "NULL")
+		if o.whole {
+			put(w, rows[to]...)
+			break
+		}
 		put(w, to, a, "?")
 	default:
 		k := rapid.SampledFrom(live).Draw(t, "key")

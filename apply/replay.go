@@ -81,7 +81,9 @@ func (c *ReplayConfig) check() error {
 //
 // Live apply, L, is not guarded: what it writes replaces what is there. A replay R is
 // guarded, and never passes the position C that L has committed. Then the tables end as L
-// alone would have left them, but for rows that they had lost, which come back:
+// alone would have left them, but for rows that they had lost, which come back. (A row
+// stays lost if the range has only a part of it: its rest was in the tables before, or
+// under a key that was used again since. Left counts such parts.)
 //
 //  1. What R writes for a key is a state of the key at a position <= C. If the sink has
 //     the key's row, L has made it what it is at C or later, so its version is not lower,

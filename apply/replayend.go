@@ -201,7 +201,7 @@ func Explore(ctx context.Context, config ReplayConfig, stream Stream) (Survey, e
 	}
 	from := cdc.Checkpoint{Position: r.config.From}
 	c := newCollector(stream.Epoch(), from)
-	c.only, c.limit = r.tables, limit{set: true, at: end}
+	c.only, c.limit, c.replay = r.tables, limit{set: true, at: end}, true
 	in := reader{stream: stream, schemas: map[cdc.Fingerprint]*cdc.Schema{}}
 	if err := in.open(ctx, r.config.From); err != nil {
 		return Survey{}, err

@@ -22,6 +22,9 @@ type RetryResult struct {
 // stored once. The same letter may be retried after an error or a crash. A row that the
 // sink still refuses is a *RowError.
 //
+// Where deleted rows disappear, and the sink cannot look at a row's version and delete it
+// in one step, live apply should be held meanwhile, see [Apply.Hold].
+//
 // The letters of a row build on each other. The caller retries those of the chain that
 // [Related] returns, in their order, asks for it again until there are no others to retry,
 // and then deletes what the chain says, in order, so that what is left after a crash does

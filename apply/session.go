@@ -145,7 +145,7 @@ func (s *session) collect(ctx context.Context) error {
 	checkpoint := s.ledger.state.Checkpoint
 	c := newCollector(s.Apply.stream.Epoch(), checkpoint)
 	if s.replay != nil {
-		c.only = s.replay.tables
+		c.only, c.replay = s.replay.tables, true
 	}
 	p := pacer{planned: s.ledger.state.Plan}
 	for {

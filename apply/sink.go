@@ -28,6 +28,11 @@ func Allowed(ctx context.Context) error {
 	return nil
 }
 
+// WithFence returns a context for calls of a sink, in which [Allowed] asks the fence.
+func WithFence(ctx context.Context, fence func() error) context.Context {
+	return context.WithValue(ctx, fenceKey{}, fence)
+}
+
 // Waiting tells whoever watches the pipeline why a call of a sink takes long: the sink
 // is away, or its answer was lost and has to be asked for. ctx is that of the call. The
 // call goes on; its end clears the message.

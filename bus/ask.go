@@ -10,9 +10,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// askAttempts bounds how often a question is asked. With the patience of five seconds
-// that outlasts the election of a leader.
-const askAttempts = 4
+// askAttempts bounds how often a question is asked; the first times soon, as a question
+// to a server that has just died is lost, and the later ones with all the patience. That
+// outlasts the election of a leader.
+const askAttempts = 6
 
 // ask asks a question that may be asked twice. A question or its answer is lost when
 // the connection breaks or the server that should answer dies, so it waits for the
@@ -28,7 +29,7 @@ func (b *Bus) ask(ctx context.Context, question func(ctx context.Context) error)
 		if err = b.awaitConnection(ctx); err != nil {
 			continue
 		}
-		bounded, cancel := context.WithTimeout(ctx, b.patience)
+		bounded, cancel := context.WithTimeout(ctx, min(b.patience, b.patience/8<<attempt))
 		err = question(bounded)
 		cancel()
 		if !isUnanswered(err) {

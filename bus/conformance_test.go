@@ -36,6 +36,11 @@ var conformance = map[string]func(*testing.T, bus.Config){
 	"TimesAreLocated":                 testTimesAreLocated,
 	"ReaderDisturbsNobody":            testReaderDisturbsNobody,
 	"ReaderHoldsTheHistory":           testReaderHoldsTheHistory,
+	"LettersComeBackAsTheyWere":       testLettersComeBackAsTheyWere,
+	"LeasesTellDeletedFromNeverThere": testLeasesTellDeletedFromNeverThere,
+	"LeadershipMovesOverTheBus":       testLeadershipMovesOverTheBus,
+	"LettersArePutOnce":               testLettersArePutOnce,
+	"LettersAreNotDiscarded":          testLettersAreNotDiscarded,
 }
 
 func TestEmbedded(t *testing.T) {
@@ -78,10 +83,14 @@ func externalServer(t *testing.T) string {
 
 func TestSecondWriterIsFenced(t *testing.T) {
 	t.Parallel()
+	testSecondWriterIsFenced(t, bus.Config{URL: externalServer(t)})
+}
+
+func testSecondWriterIsFenced(t *testing.T, cfg bus.Config) {
+	t.Helper()
 	ctx := bounded(t)
-	url := externalServer(t)
-	one := bustest.Open(t, bus.Config{URL: url})
-	two := bustest.Open(t, bus.Config{URL: url})
+	one := bustest.Open(t, cfg)
+	two := bustest.Open(t, cfg)
 	p1, err := one.Publisher(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -105,6 +105,7 @@ func (c *Consumer) attach(ctx context.Context) error {
 		pull.close()
 		return ErrClosed
 	}
+	pull.leader, pull.last = leaderOf(created.CachedInfo()), acked
 	c.pull = pull
 	c.pending = created.CachedInfo().NumPending
 	// The addresses were those of the consumer before. What they stood for is
@@ -232,6 +233,7 @@ func (c *Consumer) deliver(ctx context.Context, m *nats.Msg, interrupted error) 
 		return Message{}, false, fmt.Errorf("read message of consumer %s: %w", c.name, err)
 	}
 	sequence := meta.Sequence.Stream
+	c.pull.last = max(c.pull.last, sequence)
 	c.mu.Lock()
 	c.pending = meta.NumPending
 	if c.hold == nil {

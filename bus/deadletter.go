@@ -103,8 +103,8 @@ func (d *DeadLetters) open(ctx context.Context, create bool) (jetstream.Stream, 
 	if err := d.check(&have); err != nil {
 		return nil, fmt.Errorf("use dead-letter stream %s: %w; it was changed or made by another program: put its configuration right", name, err)
 	}
-	if want := d.config(); create && (have.MaxBytes != want.MaxBytes || have.Replicas != want.Replicas) {
-		have.MaxBytes, have.Replicas = want.MaxBytes, want.Replicas
+	if want := d.config(); create && (have.MaxBytes != want.MaxBytes || have.Replicas != want.Replicas || have.AllowDirect != want.AllowDirect) {
+		have.MaxBytes, have.Replicas, have.AllowDirect = want.MaxBytes, want.Replicas, want.AllowDirect
 		if stream, err = d.b.js.UpdateStream(ctx, have); err != nil {
 			return nil, fmt.Errorf("update dead-letter stream %s: %w", name, err)
 		}
@@ -127,7 +127,9 @@ func (d *DeadLetters) config() jetstream.StreamConfig {
 		MaxMsgsPerSubject:    1,
 		DiscardNewPerSubject: true,
 		Duplicates:           time.Second,
-		Metadata:             map[string]string{metaPipeline: d.b.cfg.Pipeline},
+		// A direct get may be answered by a follower that lags behind.
+		AllowDirect: d.b.replicas() == 1,
+		Metadata:    map[string]string{metaPipeline: d.b.cfg.Pipeline},
 	}
 }
 

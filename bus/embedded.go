@@ -41,35 +41,36 @@ type embedded struct {
 var errServerDown = errors.New("embedded NATS server is not running")
 
 // startEmbedded locks the folder and starts the server.
-func startEmbedded(ctx context.Context, cfg *Config, log *slog.Logger) (e *embedded, err error) {
+func startEmbedded(ctx context.Context, cfg *Config, log *slog.Logger) (*embedded, error) {
 	lock, err := lockFolder(cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
-	e = &embedded{folder: cfg.DataDir, listen: cfg.Listen, log: log, lock: lock}
-	defer func() {
-		if err != nil {
-			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-			defer cancel()
-			err = errors.Join(err, e.stop(bounded))
-		}
-	}()
+	e := &embedded{folder: cfg.DataDir, listen: cfg.Listen, log: log, lock: lock}
+	if err := e.open(ctx, cfg); err != nil {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		return nil, errors.Join(err, e.stop(bounded))
+	}
+	return e, nil
+}
+
+func (e *embedded) open(ctx context.Context, cfg *Config) error {
+	var err error
 	if e.key, err = folderKey(cfg.DataDir, true); err != nil {
-		return nil, err
+		return err
 	}
 	if e.tls, err = cfg.ListenTLS.listener(); err != nil {
-		return nil, err
+		return err
 	}
 	e.mu.Lock()
 	err = e.start(ctx)
 	e.mu.Unlock()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if e.socket, err = serveSocket(cfg.DataDir, e.InProcessConn, log); err != nil {
-		return nil, err
-	}
-	return e, nil
+	e.socket, err = serveSocket(cfg.DataDir, e.InProcessConn, e.log)
+	return err
 }
 
 // Limits of the embedded server. A pipeline has a handful of clients.

@@ -32,3 +32,33 @@ func Consumers(ctx context.Context, b *Bus) (int, error) {
 	}
 	return info.State.Consumers, nil
 }
+
+// LetterMessages counts the messages of the dead-letter stream.
+func LetterMessages(ctx context.Context, b *Bus) (uint64, error) {
+	stream, err := b.js.Stream(ctx, b.cfg.lettersName())
+	if err != nil {
+		return 0, err
+	}
+	return stream.CachedInfo().State.Msgs, nil
+}
+
+// RemoveLetterHead leaves the parts of a letter.
+func RemoveLetterHead(ctx context.Context, b *Bus, id string) error {
+	return removeLetters(ctx, b, b.DeadLetters().letterSubject(id))
+}
+
+// RemoveLetterParts leaves the heads of all letters.
+func RemoveLetterParts(ctx context.Context, b *Bus) error {
+	return removeLetters(ctx, b, b.cfg.lettersSubject()+".part.>")
+}
+
+func removeLetters(ctx context.Context, b *Bus, subject string) error {
+	stream, err := b.js.Stream(ctx, b.cfg.lettersName())
+	if err != nil {
+		return err
+	}
+	return stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
+}
+
+// DeleteKey deletes a key of the state bucket.
+func DeleteKey(ctx context.Context, b *Bus, key string) error { return b.bucket.Delete(ctx, key) }

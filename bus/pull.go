@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // puller asks the server for messages: one request at a time, each bounded in bytes,
@@ -18,6 +19,7 @@ import (
 // server's heartbeats show that it still knows of it.
 type puller struct {
 	b       *Bus
+	name    string // of the server's side
 	inbox   string
 	subject string
 	sub     *nats.Subscription
@@ -25,10 +27,11 @@ type puller struct {
 	status  chan nats.Status
 	timer   *time.Timer
 
-	number int  // of the request
-	doubt  bool // a stalled request was followed by another
-	left   int  // messages that the request may still bring
-	bytes  int  // bound of a request
+	number int    // of the request
+	leader string // in a cluster, the server that keeps the consumer
+	last   uint64 // sequence that came last
+	left   int    // messages that the request may still bring
+	bytes  int    // bound of a request
 }
 
 // errInterrupted means that deliveries may have been lost and must be asked for again.
@@ -39,17 +42,20 @@ const (
 	pullExpires   = 60 * time.Second
 	pullHeartbeat = 10 * time.Second
 	// pullStalled is how long a request may bring nothing although the server
-	// has more. A request whose bytes are used up exactly ends without a word,
-	// so another is made. That it takes longer is no sign of loss: one large
-	// message over a slow connection takes its time.
+	// has more before somebody looks.
 	pullStalled = time.Second
+	// pullSilence is how long not even a heartbeat may come.
+	pullSilence = 2*pullHeartbeat + pullHeartbeat/2
+	// pullProbe is how often somebody looks in a cluster while nothing is known
+	// to be there: a server that dies takes the request with it without a word.
+	pullProbe = 3 * time.Second
 	// pollWait is how long TryNext waits for what the server is known to have.
 	pollWait = 20 * time.Millisecond
 )
 
 func newPuller(b *Bus, consumer string) (*puller, error) {
 	p := &puller{
-		b: b, inbox: nats.NewInbox(),
+		b: b, name: consumer, inbox: nats.NewInbox(),
 		subject: "$JS.API.CONSUMER.MSG.NEXT." + b.cfg.streamName() + "." + consumer,
 		msgs:    make(chan *nats.Msg, 4*pullBatch),
 		timer:   time.NewTimer(time.Hour),
@@ -89,33 +95,71 @@ func (p *puller) wait(ctx context.Context, done <-chan struct{}, more bool) (*na
 		return p.received(m, ok)
 	default:
 	}
-	limit := 2*pullHeartbeat + pullHeartbeat/2
-	if more && !p.doubt {
-		limit = pullStalled
-	}
-	p.timer.Reset(limit)
-	select {
-	case m, ok := <-p.msgs:
-		return p.received(m, ok)
-	case <-p.timer.C:
-		if !more || p.doubt {
+	begun := time.Now()
+	for {
+		limit := pullSilence
+		switch {
+		case more:
+			limit = pullStalled
+		case p.leader != "":
+			limit = pullProbe
+		}
+		p.timer.Reset(limit)
+		select {
+		case m, ok := <-p.msgs:
+			return p.received(m, ok)
+		case <-p.timer.C:
+			if time.Since(begun) >= pullSilence {
+				return nil, errInterrupted
+			}
+			if err := p.probe(ctx); err != nil {
+				return nil, err
+			}
+		case <-p.status:
+			// The request was made over the old connection.
 			return nil, errInterrupted
+		case <-done:
+			return nil, ErrClosed
+		case <-p.b.done:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		p.doubt = true
-		if err := p.request(); err != nil {
-			return nil, err
-		}
-		return p.wait(ctx, done, more)
-	case <-p.status:
-		// The request was made over the old connection.
-		return nil, errInterrupted
-	case <-done:
-		return nil, ErrClosed
-	case <-p.b.done:
-		return nil, ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
+}
+
+// probe finds out why nothing comes although there is more. A request whose bytes are
+// used up exactly has ended without a word; one that another server had taken is lost
+// with it; and one large message over a slow connection takes its time.
+func (p *puller) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pullStalled)
+	defer cancel()
+	consumer, err := p.b.stream.Consumer(ctx, p.name)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return errInterrupted
+	}
+	if err != nil {
+		return nil // No answer is no news.
+	}
+	info := consumer.CachedInfo()
+	if leader := leaderOf(info); leader != p.leader && leader != "" {
+		if p.leader != "" {
+			return errInterrupted
+		}
+		p.leader = leader
+	}
+	if info.NumWaiting > 0 || info.Delivered.Stream > p.last {
+		return nil // It is asked, or on the way.
+	}
+	return p.request()
+}
+
+// leaderOf returns the server that answers for the consumer, empty if it is on its own.
+func leaderOf(info *jetstream.ConsumerInfo) string {
+	if info.Cluster == nil || info.Cluster.Name == "" {
+		return ""
+	}
+	return info.Cluster.Leader
 }
 
 func (p *puller) received(m *nats.Msg, ok bool) (*nats.Msg, error) {
@@ -149,7 +193,6 @@ func (p *puller) poll(more bool) *nats.Msg {
 func (p *puller) accept(m *nats.Msg) (payload bool, err error) {
 	status := m.Header.Get("Status")
 	if status == "" || len(m.Data) > 0 {
-		p.doubt = false
 		if p.left--; p.left == 0 {
 			return true, p.request()
 		}

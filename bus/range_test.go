@@ -41,7 +41,7 @@ func testMarksDescribeFrames(t *testing.T, cfg bus.Config) {
 		t.Errorf("LocateTime in an empty stream: %v", err)
 	}
 	publish(t, b, 3, 10)
-	publish(t, b, 1, 20<<20)
+	publish(t, b, 1, 9<<20)
 	publish(t, b, 2, 10)
 	check := func(name string, got bus.Mark, err error, want bus.Mark) {
 		t.Helper()
@@ -83,7 +83,8 @@ func testTimesAreLocated(t *testing.T, cfg bus.Config) {
 		at   time.Time
 		want uint64
 	}{
-		{committed(0), 1}, {committed(1), 1},
+		{committed(0), 1},
+		{committed(1), 1},
 		{committed(1).Add(bus.ClockSlack), 1},
 		{committed(1).Add(bus.ClockSlack + 1), 2},
 		{committed(100).Add(bus.ClockSlack), 100},
@@ -222,7 +223,7 @@ func TestReaderGoesOnAfterARestartOfTheServer(t *testing.T) {
 	b := bustest.Open(t, bus.Config{FetchBytes: 64 << 10})
 	bus.SetPatience(b, time.Second)
 	publish(t, b, 300, 20<<10)
-	publish(t, b, 2, 20<<20)
+	publish(t, b, 2, 9<<20)
 	reader, err := b.Reader(ctx, 0)
 	if err != nil {
 		t.Fatal(err)

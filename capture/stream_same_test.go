@@ -230,7 +230,7 @@ func TestFramesAreTheSameWithAndWithoutStreaming(t *testing.T) {
 		}
 		live.cfg = with("live", true, 3000)
 		live.startStreaming()
-		for range rounds(t, 150) {
+		for range rounds(t, 100) {
 			w.step()
 		}
 		for _, x := range w.writers {

@@ -21,6 +21,7 @@ type wire struct {
 	to       string
 	listener net.Listener
 	cut      sync.RWMutex // held while nothing gets through
+	mend     func()       // ends a cut, once
 	open     sync.WaitGroup
 }
 
@@ -32,9 +33,11 @@ func newWire(t *testing.T, r *rig) *wire {
 		t.Fatal(err)
 	}
 	w := &wire{to: net.JoinHostPort(server.Host(), strconv.Itoa(server.Port())), listener: listener}
+	w.mend = func() {}
 	w.open.Go(w.serve)
 	t.Cleanup(func() {
 		_ = listener.Close()
+		w.mend()
 		r.stop()
 		w.open.Wait()
 	})
@@ -108,6 +111,7 @@ func TestChosenCaptureTakesTheSlotFromOneThatIsCutOff(t *testing.T) {
 		db.Exec("INSERT INTO t VALUES (1)")
 		first.want("insert public.t (1,~)")
 		w.cut.Lock()
+		w.mend = sync.OnceFunc(w.cut.Unlock)
 		db.Exec("INSERT INTO t SELECT i, repeat('v', 1000) FROM generate_series(2, 20000) i")
 
 		second := newRig(t, db, "t")
@@ -122,7 +126,7 @@ func TestChosenCaptureTakesTheSlotFromOneThatIsCutOff(t *testing.T) {
 		lost.Store(true)
 		second.drain()
 		at := second.confirmed()
-		w.cut.Unlock()
+		w.mend()
 		s := first.await("fenced off", func(s capture.Status) bool { return strings.Contains(s.LastError, "the lease is lost") })
 		t.Log(s.LastError)
 		db.Exec("INSERT INTO t VALUES (20001)")

@@ -49,6 +49,7 @@ func RunAppend(t *testing.T, open OpenAppend) {
 		{"GuardedTruncateSparesWhatCameLater", testAppendGuardedTruncate},
 		{"AddedColumnsAppear", testAppendColumn},
 		{"CancelledApplyCanBeRepeated", testAppendCancelled},
+		{"ProcessThatMayNotWriteWritesNothing", testAppendFence},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -295,4 +296,24 @@ func testAppendCancelled(t *testing.T, e *appendEnv) {
 	e.cancelled(t, batch)
 	e.apply(t, batch)
 	e.wantBatch(t, s, batch)
+}
+
+func testAppendFence(t *testing.T, e *appendEnv) {
+	s := events(t)
+	b := e.prepare(t, s)
+	first := b.Of(Insert("1", "a", nil))
+	e.apply(t, first)
+	lost := errors.New("the lease is lost")
+	ctx := apply.WithFence(t.Context(), func() error { return lost })
+	for _, guarded := range []bool{false, true} {
+		batch, truncate := b.Of(Insert("2", "b", nil)), b.Truncate()
+		batch.Guarded, truncate.Guarded = guarded, guarded
+		if _, err := e.sink.Apply(ctx, batch); !errors.Is(err, lost) {
+			t.Errorf("apply: got error %v, want that of the fence", err)
+		}
+		if err := e.sink.Truncate(ctx, truncate); !errors.Is(err, lost) {
+			t.Errorf("truncate: got error %v, want that of the fence", err)
+		}
+	}
+	e.wantBatch(t, s, first)
 }

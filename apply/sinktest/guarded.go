@@ -29,6 +29,7 @@ func RunGuarded(t *testing.T, open Open) {
 		{"MovedRowsThatComeLateStayOut", testGuardedMovedLate},
 		{"TruncateSparesLaterRows", testGuardedTruncate},
 		{"AllHistoryAgainChangesNothing", testGuardedHistory},
+		{"ProcessThatMayNotWriteWritesNothing", testFence},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -240,4 +241,38 @@ func testGuardedHistory(t *testing.T, e *env) {
 		}
 		e.want(t, s, want...)
 	}
+}
+
+// testFence calls everything as a process would that was stopped, while another one took
+// over.
+func testFence(t *testing.T, e *env) {
+	s := people(t)
+	b := e.prepare(t, s)
+	e.apply(t, b.Of(at(0x1000, Insert("1", "a", "1.00", "n", nil)), at(0x1000, Insert("2", "b", nil, "n", nil))))
+	lost := errors.New("the lease is lost")
+	ctx := apply.WithFence(t.Context(), func() error { return lost })
+	refused := func(what string, err error) {
+		if !errors.Is(err, lost) {
+			t.Errorf("%s: got error %v, want that of the fence", what, err)
+		}
+	}
+	other := Schema(t, "other", []string{"id"}, Column("id", cdc.TypeInt8, "bigint"))
+	refused("prepare", e.sink.Prepare(ctx, other))
+	for what, row := range map[string]apply.Row{
+		"insert": Insert("3", "c", nil, nil, nil), "partial": Update("1", "a2", nil, Unchanged, nil), "by key": DeleteKey("1", nil, nil, nil, nil),
+		"delete": Delete("1", "a", "1.00", "n", nil), "moved": Moved(Tuple("1", nil, nil, nil, nil), "11", "a", nil, Unchanged, nil),
+	} {
+		for _, guarded := range []bool{false, true} {
+			batch := b.Of(at(0x2000, row))
+			batch.Guarded = guarded
+			_, err := e.sink.Apply(ctx, batch)
+			refused(what, err)
+		}
+	}
+	for _, guarded := range []bool{false, true} {
+		truncate := b.Truncate()
+		truncate.Guarded = guarded
+		refused("truncate", e.sink.Truncate(ctx, truncate))
+	}
+	e.want(t, s, []string{"1", "a", "1.00", "n", Null}, []string{"2", "b", Null, "n", Null})
 }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nkeys"
 )
 
 // Authority signs certificates for tests.
@@ -78,4 +80,25 @@ func writePEM(tb testing.TB, file, kind string, der []byte) {
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// NKey makes an nkey of a user: the file with the seed, and the public key.
+func NKey(tb testing.TB) (seedFile, public string) {
+	tb.Helper()
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if public, err = pair.PublicKey(); err != nil {
+		tb.Fatal(err)
+	}
+	seedFile = filepath.Join(tb.TempDir(), "user.nk")
+	if err := os.WriteFile(seedFile, seed, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return seedFile, public
 }

@@ -93,7 +93,7 @@ func newServer(tb testing.TB, name string, cfg ServerConfig, cluster string) *Se
 	tb.Helper()
 	s := &Server{Folder: tb.TempDir(), binary: serverBinary(tb), name: name, port: freePort(tb), monitor: freePort(tb), connect: cfg.Connect}
 	s.URL = fmt.Sprintf("nats://127.0.0.1:%d", s.port)
-	text := fmt.Sprintf("server_name: %s\nlisten: \"127.0.0.1:%d\"\nhttp: \"127.0.0.1:%d\"\njetstream { store_dir: %q\n%s }\n%s%s\n",
+	text := fmt.Sprintf("server_name: %s\nlisten: \"127.0.0.1:%d\"\nhttp: \"127.0.0.1:%d\"\njetstream { store_dir: %q, max_file_store: 8TB\n%s }\n%s%s\n",
 		name, s.port, s.monitor, filepath.Join(s.Folder, "store"), cfg.JetStream, cluster, cfg.Extra)
 	if err := os.WriteFile(s.config(), []byte(text), 0o600); err != nil {
 		tb.Fatal(err)

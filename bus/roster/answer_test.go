@@ -88,8 +88,8 @@ func TestTermCountsFromTheBeginningOfTheWriteThatIsStored(t *testing.T) {
 		{"the answer to a renewal is late", []step{get, put, {carry: true, answer: 900 * time.Millisecond}}, 1},
 		{"the answer is lost, the key shows it", []step{get, put, {carry: true, never: true}, get}, 1},
 		{
-			"a write is lost, the key shows the one before",
-			[]step{get, put, {carry: true, fails: true}, {fails: true}, {fails: true}, get}, 0,
+			name:   "a write is lost, the key shows the one before",
+			script: []step{get, put, {carry: true, fails: true}, {fails: true}, {fails: true}, get},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

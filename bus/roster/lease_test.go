@@ -101,7 +101,7 @@ func TestLeaderIsRenewedAndKeepsStandbysWaiting(t *testing.T) {
 		two, _ := member(store, "two")
 		term := acquire(t, one)
 		terms := standby(t, two)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if err := term.Check(); err != nil {
 			t.Error(err)
 		}
@@ -134,7 +134,7 @@ func TestReleasedLeadershipIsTakenAtOnce(t *testing.T) {
 		two, _ := member(store, "two")
 		term := acquire(t, one)
 		terms := standby(t, two)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		release(t, term)
 		if err := term.Check(); !errors.Is(err, roster.ErrReleased) {
 			t.Errorf("a released term says %v", err)
@@ -218,7 +218,7 @@ func TestStoppedProcessFindsCheckAnError(t *testing.T) {
 				default:
 					t.Error("the term is not done")
 				}
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				if err := term.Check(); !errors.Is(err, roster.ErrLost) {
 					t.Errorf("a lost term came back: %v", err)
 				}
@@ -267,7 +267,7 @@ func TestLeaderLeadsAgainWhenTheStoreIsBack(t *testing.T) {
 			t.Errorf("it stopped leading after %s", after)
 		}
 		terms := standby(t, l)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		store.fault(func(s *fakeStore) { s.away = false })
 		if _, after := taken(t, terms); after > ttl/2 {
 			t.Errorf("it took %s", after)
@@ -289,9 +289,9 @@ func TestKeyThatWasTamperedWithIsLeftAloneForTheTTL(t *testing.T) {
 				two, _ := member(store, "two")
 				term := acquire(t, one)
 				terms := standby(t, two)
-				time.Sleep(10 * time.Second)
+				<-time.After(10 * time.Second)
 				store.set(value)
-				time.Sleep(ttl / 4)
+				<-time.After(ttl / 4)
 				if err := term.Check(); !errors.Is(err, roster.ErrLost) {
 					t.Errorf("after a renewal Check says %v", err)
 				}
@@ -311,7 +311,7 @@ func TestLongerTermOfAnotherMemberIsRespected(t *testing.T) {
 		term := acquire(t, long)
 		two, _ := member(store, "two")
 		terms := standby(t, two)
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		if term.Check() != nil {
 			t.Error(term.Check())
 		}
@@ -329,9 +329,9 @@ func TestLostAnswerOfARenewalIsNoLoss(t *testing.T) {
 		for range 20 {
 			// All answers are lost for the time of one renewal.
 			store.fault(func(s *fakeStore) { s.latency = ttl / 4 })
-			time.Sleep(ttl / 3)
+			<-time.After(ttl / 3)
 			store.fault(func(s *fakeStore) { s.latency = time.Millisecond })
-			time.Sleep(ttl)
+			<-time.After(ttl)
 			if err := term.Check(); err != nil {
 				t.Fatal(err)
 			}

@@ -113,13 +113,13 @@ func (w *world) run(ctx context.Context, events []event) error {
 		h.start(ctx)
 	}
 	for _, e := range events {
-		time.Sleep(e.After)
+		<-time.After(e.After)
 		w.apply(ctx, e)
 	}
 	// Quiet: whatever was going on ends, and then one member leads and all know it.
-	time.Sleep(20 * time.Second)
+	<-time.After(20 * time.Second)
 	w.store.set(nil)
-	time.Sleep(4 * ttl)
+	<-time.After(4 * ttl)
 	leaders := 0
 	for _, h := range w.hosts {
 		if h.holder().Self {
@@ -303,7 +303,7 @@ func (h *host) work(ctx context.Context, term *roster.Term) {
 		h.w.mu.Lock()
 		pause := time.Duration(h.w.random.IntN(200)) * time.Millisecond
 		h.w.mu.Unlock()
-		time.Sleep(pause)
+		<-time.After(pause)
 	}
 	if ctx.Err() != nil {
 		// A process that is killed cannot reach the store; only its goroutines

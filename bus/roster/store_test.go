@@ -72,12 +72,6 @@ func (s *fakeStore) fault(change func(*fakeStore)) {
 	change(s)
 }
 
-func (s *fakeStore) current() version {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.versions[len(s.versions)-1]
-}
-
 type answer struct {
 	version
 	err error

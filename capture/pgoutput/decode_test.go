@@ -212,13 +212,20 @@ func FuzzDecode(f *testing.F) {
 	for _, path := range recordings(f) {
 		for _, data := range golden(f, path) {
 			if len(data) < 4096 {
-				f.Add(data)
+				f.Add(data, false)
 			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Add([]byte("S\x00\x00\x00\x01\x01"), false)
+	f.Add([]byte("A\x00\x00\x00\x01\x00\x00\x00\x02"), false)
+	f.Add([]byte("I\x00\x00\x00\x09\x00\x00\x00\x01N\x00\x01n"), true)
+	f.Fuzz(func(t *testing.T, data []byte, streamed bool) {
+		decode := pgoutput.Decode
+		if streamed {
+			decode = pgoutput.DecodeStreamed
+		}
 		var m pgoutput.Message
-		if err := pgoutput.Decode(data, &m); err != nil {
+		if err := decode(data, &m); err != nil {
 			if !errors.Is(err, pgoutput.ErrMalformed) {
 				t.Fatal(err)
 			}

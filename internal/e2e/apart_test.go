@@ -211,7 +211,6 @@ func TestWrongOrMissingKeyIsRefusedWithARemedy(t *testing.T) {
 	t.Parallel()
 	a := setup(t, "CREATE TABLE item (id int PRIMARY KEY)", "item").overTCP()
 	capture := a.capture("capture-1")
-	a.db.Exec("INSERT INTO item VALUES (1)")
 	right := a.applyEnv["BUS_NKEY_FILE"]
 	stranger, err := nkeys.CreateUser()
 	if err != nil {
@@ -241,6 +240,7 @@ func TestWrongOrMissingKeyIsRefusedWithARemedy(t *testing.T) {
 	a.applyEnv["BUS_NKEY_FILE"] = right
 	apply := a.apply("apply-1")
 	apply.serving()
+	a.db.Exec("INSERT INTO item VALUES (1)")
 	a.same(apply, "item")
 	if capture.exited() {
 		t.Error("capture has exited")

@@ -107,14 +107,20 @@ func (r *rig) becomeEqual(tables ...string) {
 }
 
 // compare lists the first differences.
-func (r *rig) compare(tables ...string) (all []string) {
+func (r *rig) compare(tables ...string) []string {
+	r.t.Helper()
+	return r.compareWith(sinkDatabase, tables...)
+}
+
+// compareWith lists the first differences with a database of the sink.
+func (r *rig) compareWith(database string, tables ...string) (all []string) {
 	r.t.Helper()
 	conn := r.textConn()
 	defer conn.Close(context.WithoutCancel(r.t.Context()))
 	for _, name := range tables {
 		schema, bare := split(name)
 		columns := describe(r.t, conn, schema, bare)
-		sink, err := r.sink.Rows(sinkDatabase, sinkName(schema, bare))
+		sink, err := r.sink.Rows(database, sinkName(schema, bare))
 		if err != nil {
 			r.t.Fatalf("read the sink: %v", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -81,6 +82,9 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
+// logsEnv shows the logs of the processes also where a test succeeds.
+const logsEnv = "DBMAZZ_E2E_LOGS"
+
 // service is one dbmazz process.
 type service struct {
 	t    testing.TB
@@ -116,7 +120,7 @@ func launch(t testing.TB, command []string, dir string, environ []string) *servi
 		if s.conn != nil {
 			_ = s.conn.Close() // The other end is gone.
 		}
-		if t.Failed() {
+		if t.Failed() || os.Getenv(logsEnv) != "" {
 			t.Logf("log of dbmazz %s, pid %d:\n%s", strings.Join(command[1:], " "), s.cmd.Process.Pid, tail(s.out.String()))
 		}
 	})

@@ -25,9 +25,11 @@ func textKinds() []kind {
 		{name: "char7", sql: "char(7)", auto: "VARCHAR(28)", key: "VARCHAR(28)", tame: anyText(7)},
 		{name: "bpchar", sql: "bpchar", key: keyText, tame: anyText(20)},
 		{name: "name", sql: "name", key: keyText, tame: anyText(15)},
-		{name: "byte", sql: `"char"`, key: keyText, tame: texts([]string{"", " ", "a", `"`, "'", "{", ",", "\x01", "\t", "\n", "\x7f"}),
+		{
+			name: "byte", sql: `"char"`, key: keyText, tame: texts([]string{"", " ", "a", `"`, "'", "{", ",", "\x01", "\t", "\n", "\x7f"}),
 			// Bytes above 127 are no UTF-8; PostgreSQL prints them in octal from version 16 on.
-			wild: func(r rnd) value { return expr(fmt.Sprintf("(%d)::int::\"char\"", r.between(-128, 127))) }},
+			wild: func(r rnd) value { return expr(fmt.Sprintf("(%d)::int::\"char\"", r.between(-128, 127))) },
+		},
 		{name: "citext", sql: "citext", key: keyText, needs: "citext", tame: anyText(40)},
 		{name: "xml", sql: "xml", needs: "libxml", tame: xmls},
 		{name: "bytea", sql: "bytea", key: keyText, tame: texts([]string{"", `\x`, `\x00`, `\x5c4e`, `\\x`, "abc", `\001\377`, `\x` + hex.EncodeToString(everyByte)},

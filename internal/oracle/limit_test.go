@@ -56,7 +56,7 @@ func TestValuesAtTheLimitsArrive(t *testing.T) {
 		for _, table := range o.tables {
 			o.exec(o.writer, "UPDATE "+table.name+" SET n = n + 1")
 		}
-		o.compare("update", false)
+		o.settle()
 		o.move()
 		o.compare("move", false)
 	})

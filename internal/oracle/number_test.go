@@ -11,8 +11,10 @@ func numberKinds() []kind {
 	notFinite := texts([]string{"NaN", "Infinity", "-Infinity", "inf", "-inf"})
 	kinds := []kind{
 		{name: "bool", sql: "boolean", auto: "BOOLEAN", key: "BOOLEAN", tame: texts([]string{"t", "f", "true", "no", "1", "off"})},
-		{name: "int2", sql: "smallint", auto: "SMALLINT", key: "SMALLINT", tame: integers(16),
-			also: []string{"INT", "BIGINT", "LARGEINT", "DECIMAL(5,0)", "DECIMAL(38,10)"}},
+		{
+			name: "int2", sql: "smallint", auto: "SMALLINT", key: "SMALLINT", tame: integers(16),
+			also: []string{"INT", "BIGINT", "LARGEINT", "DECIMAL(5,0)", "DECIMAL(38,10)"},
+		},
 		{name: "int4", sql: "integer", auto: "INT", key: "INT", tame: integers(32), also: []string{"BIGINT", "LARGEINT", "DECIMAL(10,0)"}},
 		{name: "int8", sql: "bigint", auto: "BIGINT", key: "BIGINT", tame: integers(64), also: []string{"LARGEINT", "DECIMAL(19,0)", "DECIMAL(38,0)"}},
 		{name: "oid", sql: "oid", auto: "BIGINT", key: "BIGINT", tame: unsigned(32), also: []string{"LARGEINT", "DECIMAL(10,0)"}},

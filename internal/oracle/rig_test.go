@@ -150,7 +150,9 @@ func (r *rig) start(tables []string) {
 	case <-loaded:
 	case <-ctx.Done():
 	}
-	group.Go(func() error { return b.RunJanitor(ctx, func() uint64 { c, _ := r.progress.Checkpoint(); return c.Sequence }) })
+	group.Go(func() error {
+		return b.RunJanitor(ctx, func() uint64 { c, _ := r.progress.Checkpoint(); return c.Sequence })
+	})
 	group.Go(func() error { return r.capture.Run(ctx) })
 	group.Go(func() error { return r.apply.Run(ctx) })
 	r.t.Cleanup(func() {

@@ -109,7 +109,9 @@ func refusedIf(is bool) verdict {
 
 var fourDigitYear = regexp.MustCompile(`^\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d(\.\d{1,6})?(\+00)?)?$`)
 
-func isSpecial(text string) bool { return slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, text) }
+func isSpecial(text string) bool {
+	return slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, text)
+}
 
 func judgeInteger(text string, bits uint) verdict {
 	whole, fraction, point := strings.Cut(text, ".")
