@@ -26,11 +26,11 @@ func (c *dlqRetryCmd) Run(ctx context.Context, s *streams) error {
 			if r.done[l.ID] {
 				continue
 			}
-			if err := r.row(ctx, l); err != nil {
+			if err := r.alone(ctx, l); err != nil {
 				return fmt.Errorf("%w (%d letters were applied before)", err, len(r.done))
 			}
 		}
-		_, err = fmt.Fprintf(t.out, "applied %d letters; %d changes were left out because the sink has a later state of the row\n", len(r.done), r.left)
+		_, err = fmt.Fprintf(t.out, "applied %d letters; rows that have a later version in the sink stayed as they were\n", len(r.done))
 		return err
 	})
 }
@@ -41,7 +41,20 @@ type retry struct {
 	letters deadLetters
 	sink    apply.Sink
 	done    map[string]bool // applied and deleted
-	left    int64
+}
+
+// alone makes live apply wait meanwhile where deletes remove rows: such a delete cannot be
+// made conditional in one step.
+func (r *retry) alone(ctx context.Context, of bus.Letter) error {
+	if r.config.SinkDeleteMode != config.DeleteHard {
+		return r.row(ctx, of)
+	}
+	quiet, release, err := r.quiet(ctx)
+	if err != nil {
+		return fmt.Errorf("make live apply wait: %w", err)
+	}
+	defer release()
+	return r.row(quiet, of)
 }
 
 // row applies all letters of the rows that a letter is about, and deletes them once there
@@ -64,12 +77,10 @@ func (r *retry) row(ctx context.Context, of bus.Letter) error {
 			if err != nil {
 				return letterError(id, err)
 			}
-			result, err := apply.Retry(ctx, r.sink, letter)
-			if err != nil {
+			if _, err := apply.Retry(ctx, r.sink, letter); err != nil {
 				return err
 			}
 			applied[id], grown = true, true
-			r.left += result.Left
 		}
 	}
 	for _, id := range chain.Delete {

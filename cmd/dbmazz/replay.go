@@ -41,6 +41,9 @@ func (c *replayCmd) Run(ctx context.Context, s *streams) error {
 		if r.config, err = c.plan(ctx, t, r.database == t.config.SinkDatabase); err != nil {
 			return err
 		}
+		if err := r.known(ctx); err != nil {
+			return err
+		}
 		if c.DryRun {
 			return r.explore(ctx)
 		}
@@ -82,7 +85,7 @@ func (c *replayCmd) plan(ctx context.Context, t *tool, live bool) (apply.ReplayC
 	if out.From, err = c.from(ctx, t.bus, oldest); err != nil {
 		return out, err
 	}
-	out.To, err = c.to(ctx, t.bus)
+	out.To, err = c.to(ctx, t, out.From)
 	return out, err
 }
 
@@ -103,10 +106,10 @@ func (c *replayCmd) from(ctx context.Context, b *bus.Bus, oldest bus.Mark) (cdc.
 			return cdc.Position{}, fmt.Errorf("--from-time: %w", err)
 		}
 		mark, err := b.LocateTime(ctx, at)
-		return mark.Prev, err
+		return mark.Prev, retained(err)
 	case c.FromSeq > 0:
 		mark, err := b.MarkAt(ctx, c.FromSeq)
-		return mark.Prev, err
+		return mark.Prev, retained(err)
 	case c.FromLSN != "":
 		lsn, err := cdc.ParseLSN(c.FromLSN)
 		if err != nil {
@@ -114,7 +117,7 @@ func (c *replayCmd) from(ctx context.Context, b *bus.Bus, oldest bus.Mark) (cdc.
 		}
 		from := cdc.Position{Commit: lsn}
 		if oldest.Sequence > 1 && oldest.Prev.After(from) {
-			return from, fmt.Errorf("what was committed at LSN %s is no longer retained (BUS_RETENTION): the oldest that is follows position %s, has sequence %d and was committed at %s; "+
+			return from, fmt.Errorf("--from-lsn: what was committed at LSN %s is no longer retained (BUS_RETENTION): the oldest that is follows position %s, has sequence %d and was committed at %s; "+
 				"--all begins there", lsn, oldest.Prev, oldest.Sequence, oldest.CommitTime.UTC().Format(time.RFC3339))
 		}
 		if oldest.Prev.After(from) {
@@ -125,8 +128,16 @@ func (c *replayCmd) from(ctx context.Context, b *bus.Bus, oldest bus.Mark) (cdc.
 	return oldest.Prev, nil
 }
 
+// retained adds what to do about a range that is no longer there.
+func retained(err error) error {
+	if _, purged := errors.AsType[*bus.PurgedError](err); purged {
+		return fmt.Errorf("%w; --all begins with the oldest, and BUS_RETENTION says how long changes are kept", err)
+	}
+	return err
+}
+
 // to finds the last position of the range, zero for what is applied.
-func (c *replayCmd) to(ctx context.Context, b *bus.Bus) (cdc.Position, error) {
+func (c *replayCmd) to(ctx context.Context, t *tool, from cdc.Position) (cdc.Position, error) {
 	if c.To == "" {
 		return cdc.Position{}, nil
 	}
@@ -141,12 +152,27 @@ func (c *replayCmd) to(ctx context.Context, b *bus.Bus) (cdc.Position, error) {
 	if err != nil {
 		return cdc.Position{}, fmt.Errorf("--to: %w", err)
 	}
-	// The frame in which the time lies belongs to the range.
-	mark, err := b.LocateTime(ctx, at.Add(bus.ClockSlack))
-	if err != nil || mark.CommitTime.IsZero() {
+	mark, err := t.bus.LocateTime(ctx, at)
+	if _, purged := errors.AsType[*bus.PurgedError](err); purged {
+		return cdc.Position{}, fmt.Errorf("--to: %w", err)
+	}
+	if err != nil {
 		return cdc.Position{}, err
 	}
-	return mark.Last, nil
+	if from.After(mark.Prev) {
+		mark.Prev = from
+	}
+	stream := &replayStream{applyStream{Bus: t.bus, log: t.log}}
+	last, found, err := apply.LastBefore(ctx, stream, mark.Prev, at)
+	switch {
+	case err != nil:
+		return cdc.Position{}, fmt.Errorf("find the end of the range: %w", err)
+	case !found:
+		return cdc.Position{}, nil
+	case last == from:
+		return cdc.Position{}, fmt.Errorf("--to: nothing was committed between the start of the range and %s", at.Format(time.RFC3339Nano))
+	}
+	return last, nil
 }
 
 // parseTime reads a time, or how long ago it was.
@@ -180,6 +206,56 @@ func (r *replay) stream() *replayStream {
 	return &replayStream{applyStream{Bus: r.bus, bucket: bucket{r.bus, r.key()}, log: r.log}}
 }
 
+// known refuses the name of a table that is neither configured nor has changes in the
+// range: it is a typing error.
+func (r *replay) known(ctx context.Context) error {
+	if len(r.config.Tables) == 0 {
+		return nil
+	}
+	names, err := tablesOf(ctx, r.stream())
+	if err != nil {
+		return err
+	}
+	unknown := func(name string) bool { return !slices.Contains(names, name) }
+	if !slices.ContainsFunc(r.config.Tables, unknown) {
+		return nil
+	}
+	s, err := apply.Explore(ctx, r.config, r.stream())
+	if err != nil {
+		return err
+	}
+	for name := range s.Tables {
+		names = append(names, name)
+	}
+	for _, name := range r.config.Tables {
+		if unknown(name) {
+			slices.Sort(names)
+			return fmt.Errorf("--tables: table %s is not replicated and has no changes in the range; there are %s", name, strings.Join(slices.Compact(names), ", "))
+		}
+	}
+	return nil
+}
+
+// tablesOf returns the names of the tables that capture is set to.
+func tablesOf(ctx context.Context, stream *replayStream) ([]string, error) {
+	value, _, err := stream.Get(ctx, keyTables)
+	if errors.Is(err, bus.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	schemas, err := stream.tables(ctx, value)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(schemas))
+	for i, schema := range schemas {
+		names[i] = schema.Namespace + "." + schema.Table
+	}
+	return names, nil
+}
+
 func (r *replay) run(ctx context.Context) error {
 	settings := r.tool.config
 	settings.SinkDatabase = r.database
@@ -188,6 +264,10 @@ func (r *replay) run(ctx context.Context) error {
 		return fmt.Errorf("set up the sink: %w", err)
 	}
 	first, last, err := r.sequences(ctx)
+	if err != nil {
+		return err
+	}
+	before, _, err := bucket{r.bus, r.key()}.LoadState(ctx)
 	if err != nil {
 		return err
 	}
@@ -219,7 +299,7 @@ func (r *replay) run(ctx context.Context) error {
 	if _, err := r.bus.Put(ctx, r.key(), nil); err != nil {
 		return fmt.Errorf("forget the finished replay: %w", err)
 	}
-	return r.report(summary)
+	return r.report(summary, len(before) > 0)
 }
 
 func (r *replay) tablesText() string {
@@ -243,13 +323,18 @@ func (r *replay) sequences(ctx context.Context) (first, last uint64, err error) 
 	return first, last, err
 }
 
-func (r *replay) report(s apply.ReplaySummary) error {
+// report prints what was done; resumed tells that an earlier run had begun it.
+func (r *replay) report(s apply.ReplaySummary, resumed bool) error {
+	if s.Changes == 0 && resumed {
+		_, err := fmt.Fprintf(r.out, "finished what an earlier run had begun, up to position %s\n", s.To)
+		return err
+	}
 	if s.Changes == 0 {
 		_, err := fmt.Fprintln(r.out, "nothing to replay in the range")
 		return err
 	}
 	table := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "table\tchanges\trows sent\tkept as they were\t")
+	fmt.Fprintln(table, "table\tchanges\trows sent\t")
 	names := make([]string, 0, len(s.Tables))
 	for name := range s.Tables {
 		names = append(names, name)
@@ -257,7 +342,7 @@ func (r *replay) report(s apply.ReplaySummary) error {
 	slices.Sort(names)
 	for _, name := range names {
 		t := s.Tables[name]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t\n", name, grouped(t.Changes), grouped(t.Rows), grouped(t.Left))
+		fmt.Fprintf(table, "%s\t%s\t%s\t\n", name, grouped(t.Changes), grouped(t.Rows))
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print the summary: %w", err)
@@ -265,6 +350,9 @@ func (r *replay) report(s apply.ReplaySummary) error {
 	_, err := fmt.Fprintf(r.out, "replayed %s changes in %s batches from position %s to %s in %s (%s changes/s)\n",
 		grouped(s.Changes), grouped(s.Batches), s.From, s.To, s.Duration.Round(time.Millisecond),
 		grouped(uint64(float64(s.Changes)/max(s.Duration.Seconds(), 0.001))))
+	if err == nil && r.config.Guarded {
+		_, err = fmt.Fprintln(r.out, "rows that have a later version in the sink stayed as they were")
+	}
 	return err
 }
 
