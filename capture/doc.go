@@ -16,6 +16,12 @@
 // never lets the connection time out. What may be reported is decided by one pure type
 // (confirm.go). Any error ends the session, never the process.
 //
+// Servers that can are asked to send large transactions while they run (stream.go). Until
+// the commit these are kept in a file without a name (spool.go); then they take the same
+// path as all others, so that the stream does not show whether a transaction was streamed.
+// When that fails, because the disk is full or the server errs, the next sessions do
+// without for a while (stream_state.go).
+//
 // Positions count the changes of configured tables only. Which tables those are is
 // therefore remembered with the commit LSN from which it holds, so that a transaction
 // that is cut by a crash is counted the same way again (record.go).

@@ -126,7 +126,7 @@ func TestPromotedStandbyIsFollowedWithoutLoss(t *testing.T) {
 // never had.
 func TestPromotedStandbyThatLacksCapturedChangesIsRefused(t *testing.T) {
 	t.Parallel()
-	since(t, 17, func(t *testing.T, major int) {
+	since(t, 18, func(t *testing.T, major int) {
 		p := newPair(t, major, false)
 		r := p.rig
 		r.startStreaming()
@@ -162,7 +162,7 @@ func TestPromotedStandbyThatLacksCapturedChangesIsRefused(t *testing.T) {
 // lost changes.
 func TestStandbyWithTheSlotIsNotReadAndOneWithoutItIsRefused(t *testing.T) {
 	t.Parallel()
-	since(t, 17, func(t *testing.T, major int) {
+	since(t, 18, func(t *testing.T, major int) {
 		p := newPair(t, major, false)
 		r := p.rig
 		r.startStreaming()

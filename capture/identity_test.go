@@ -110,11 +110,11 @@ func TestIdentityRefusesWhatWouldLoseChanges(t *testing.T) {
 	})
 }
 
-// forMajors runs a subtest on the oldest version, the first one with failover slots and
-// the newest, as far as they are installed.
+// forMajors runs a subtest on the oldest version and the newest, as far as they are
+// installed.
 func forMajors(t *testing.T, run func(t *testing.T, server *pgtest.Server)) {
 	t.Helper()
-	pgtest.ForMajors(t, []int{13, 17, 18}, run)
+	pgtest.ForMajors(t, []int{13, 18}, run)
 }
 
 // refusesFor starts the capture and checks that it wants an operator for this reason.

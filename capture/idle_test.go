@@ -27,7 +27,7 @@ func (r *rig) follows(goal cdc.LSN) {
 // another database is busy.
 func TestIdleSlotFollowsWhileOnlyAnotherDatabaseWrites(t *testing.T) {
 	t.Parallel()
-	pgtest.ForMajors(t, []int{13, 18}, func(t *testing.T, server *pgtest.Server) {
+	forMajors(t, func(t *testing.T, server *pgtest.Server) {
 		t.Parallel()
 		db, busy := server.Database(t), server.Database(t)
 		db.Exec("CREATE TABLE t (id int PRIMARY KEY)")
@@ -53,7 +53,7 @@ func TestIdleSlotFollowsWhileOnlyAnotherDatabaseWrites(t *testing.T) {
 // that the sink lacks.
 func TestIdleSlotFollowsABusyTableThatIsNotPublished(t *testing.T) {
 	t.Parallel()
-	pgtest.ForMajors(t, []int{13, 18}, func(t *testing.T, server *pgtest.Server) {
+	forMajors(t, func(t *testing.T, server *pgtest.Server) {
 		t.Parallel()
 		db := server.Database(t)
 		db.Exec("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int)")
@@ -86,10 +86,9 @@ func TestIdleSlotFollowsABusyTableThatIsNotPublished(t *testing.T) {
 
 func TestHeartbeatMovesTheSlot(t *testing.T) {
 	t.Parallel()
-	pgtest.ForMajors(t, []int{13, 18}, func(t *testing.T, shared *pgtest.Server) {
-		t.Parallel()
+	since(t, 18, func(t *testing.T, major int) {
 		// A server of its own, where nothing else writes.
-		db := pgtest.StartServer(t, pgtest.Options{Major: shared.Major(), Settings: map[string]string{"autovacuum": "off"}}).Database(t)
+		db := pgtest.StartServer(t, pgtest.Options{Major: major, Settings: map[string]string{"autovacuum": "off"}}).Database(t)
 		db.Exec("CREATE TABLE t (id int PRIMARY KEY)")
 		r := newRig(t, db, "t")
 		r.cfg.StatusInterval, r.cfg.Heartbeat = 50*time.Millisecond, 20*time.Millisecond

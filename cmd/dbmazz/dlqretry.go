@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/dbmazz/dbmazz/apply"
 	"github.com/dbmazz/dbmazz/bus"
@@ -69,6 +70,9 @@ func (r *retry) row(ctx context.Context, of bus.Letter) error {
 			return err
 		}
 		chain, grown = apply.Related(refs, of.ID), false
+		if err := r.complete(ctx, refs, chain.Retry); err != nil {
+			return err
+		}
 		for _, id := range chain.Retry {
 			if applied[id] {
 				continue
@@ -88,6 +92,25 @@ func (r *retry) row(ctx context.Context, of bus.Letter) error {
 			return err
 		}
 		r.done[id] = true
+	}
+	return nil
+}
+
+// complete refuses letters of a transaction that apply has not been through: what is still
+// to come of it would not be told from the retry.
+func (r *retry) complete(ctx context.Context, refs []apply.LetterRef, ids []string) error {
+	data, _, err := bucket{r.bus, keyApply}.LoadState(ctx)
+	if err != nil {
+		return err
+	}
+	checkpoint, err := apply.ParseCheckpoint(data)
+	if err != nil {
+		return err
+	}
+	for i := range refs {
+		if slices.Contains(ids, refs[i].ID) && !refs[i].Complete(checkpoint) {
+			return fmt.Errorf("the transaction of letter %s is still being applied: try again in a moment", refs[i].ID)
+		}
 	}
 	return nil
 }

@@ -206,6 +206,9 @@ func captureWork(waiting string, c *capture.Status) api.Work {
 			w.Detail = waiting
 		case c.Warning != "":
 			w.Detail = c.Warning
+		case c.Streaming.Problem != "":
+			w.Detail = fmt.Sprintf("large transactions are received after their commit until %s: %s",
+				c.Streaming.Until.UTC().Format(time.RFC3339), c.Streaming.Problem)
 		}
 	case capture.StateWaiting:
 		w.State = api.WorkRetrying
