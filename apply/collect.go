@@ -264,8 +264,8 @@ type batch struct {
 	checkpoint cdc.Checkpoint // what holds once the batch is applied
 	// open tells that the end of the last transaction is not in the batch.
 	open bool
-	// reached tells that there is no batch because a replay has reached its limit.
-	reached bool
+	// reached tells that there is no batch because a replay has reached this limit.
+	reached limit
 }
 
 // last returns the position of the last change.

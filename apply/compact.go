@@ -92,7 +92,7 @@ func (c *compactor) upsert(ch *change, op Op) error {
 			return err
 		}
 		if next.Partial = hasUnchanged(next.Tuple); next.Partial {
-			next.MovedFrom = e.MovedFrom
+			next.MovedFrom, next.MovedBefore = e.MovedFrom, e.MovedBefore
 		}
 	}
 	*e = next
@@ -122,9 +122,9 @@ func (c *compactor) move(ch *change) error {
 	if next.Partial {
 		// What is still missing is in the sink, under the key that the row had
 		// when the batch began.
-		next.MovedFrom = ch.old
+		next.MovedFrom, next.MovedBefore = ch.old, ch.pos.Commit
 		if known && before.MovedFrom != nil {
-			next.MovedFrom = before.MovedFrom
+			next.MovedFrom, next.MovedBefore = before.MovedFrom, before.MovedBefore
 		}
 	}
 	e, _, err := c.entry(ch.new)

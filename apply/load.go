@@ -54,6 +54,12 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
+	if l.replay != nil {
+		if err := l.replay.alone(l, b); err != nil {
+			return err
+		}
+		defer l.replay.together()
+	}
 	if b.changes[0].kind == cdc.KindTruncate {
 		return l.truncate(b, p)
 	}

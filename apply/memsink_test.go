@@ -257,11 +257,9 @@ func (s *memSink) next(b *apply.TableBatch, before map[string]memRow, r apply.Ro
 	if r.MovedFrom != nil && !s.movedBefore(b, now, exists, next) {
 		from, found := before[texts(r.MovedFrom)[0]]
 		switch {
-		case found && (!b.Guarded || (!from.deleted && from.version < next.version)):
+		case found && (!b.Guarded || (!from.deleted && from.version < r.MovedBefore)):
 			old, ok = from, true
 		case b.Guarded && ok && now.version == next.version:
-		case b.Guarded && found && from.version == next.version:
-			old, ok = from, true
 		default:
 			ok = false
 		}

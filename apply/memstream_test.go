@@ -220,12 +220,19 @@ func (m *memLetters) retryAll(ctx context.Context, sink apply.Sink) error {
 		if err != nil || len(refs) == 0 {
 			return err
 		}
-		for _, ref := range refs {
-			if err := m.retry(ctx, sink, ref.ID); err != nil {
-				return err
-			}
+		if err := m.retryThese(ctx, sink, refs); err != nil {
+			return err
 		}
 	}
+}
+
+func (m *memLetters) retryThese(ctx context.Context, sink apply.Sink, refs []apply.LetterRef) error {
+	for _, ref := range refs {
+		if err := m.retry(ctx, sink, ref.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *memLetters) retry(ctx context.Context, sink apply.Sink, id string) error {

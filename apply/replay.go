@@ -47,15 +47,13 @@ type ReplayConfig struct {
 	// state. It may be nil if To is set and Guarded is not.
 	Live func(ctx context.Context) (Live, error)
 	// Quiet makes live apply wait for the last, short stretch of a guarded replay
-	// that runs to the end. It returns once live apply has no batch under way; it
-	// begins none until release is called, or for some time after the context that
-	// is returned is done, long enough for a call of the sink that is under way to
-	// end. ctx is that of the call alone: quiet must not be made from it. Quiet
+	// that runs to the end, and with HardDeletes for every batch that removes rows.
+	// It returns once live apply has no batch under way; it begins none until
+	// release is called, or for some time after the context that is returned is
+	// done, long enough for a call of the sink that is under way to end. ctx is that of the call alone: quiet must not be made from it. Quiet
 	// must be set if HardDeletes is. See [Apply.Hold].
 	Quiet func(ctx context.Context) (quiet context.Context, release func(), err error)
-	// QuietWait is how long Quiet may take. After it the replay follows live apply
-	// further, which may need that to finish its batch, and asks again. Defaults
-	// to 5 s.
+	// QuietWait is how long Quiet may take before it is asked again. Defaults to 5 s.
 	QuietWait time.Duration
 }
 
@@ -93,12 +91,12 @@ func (c *ReplayConfig) check() error {
 //     with the version before it.
 //  2. A row that was marked as deleted has a version and is a case of 1. A row that has
 //     disappeared has none: R brings it back, and removes it again when it comes to the
-//     delete. Until then the row is there. If L inserts the key meanwhile, a delete of R
-//     that was looking for the old row at that moment may even take the new one.
-//  3. So R ends quietly: when it has nearly caught up, L waits between two batches, and
-//     R goes on to C. Then nothing is in the sink from beyond C, and R has been through
-//     everything up to C, in order, with nobody else writing since the last of it: rows
-//     that it brought back are removed, rows that it took are brought back.
+//     delete. Until then the row is there. Where rows disappear a sink may have to look
+//     at a row's version first and remove the row later; so L waits, between two batches
+//     of its own, while R applies a batch that removes rows.
+//  3. R ends while L waits: when it has nearly caught up it makes L wait and goes on to
+//     C. Then nothing is in the sink from beyond C, and R has been through everything up
+//     to C, in order: what it brought back and L had deleted is removed.
 //  4. Tables without a key get the positions that they lack, and only these; a truncate
 //     is to them what a delete is in 2.
 //

@@ -264,7 +264,13 @@ func TestLettersAreRetriedWhileLiveApplyGoesOn(t *testing.T) {
 				}
 				defer live.Release()
 			}
-			if err := m.letters.retryAll(ctx, m.sink); err != nil {
+			refs, err := m.letters.Refs(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkpoint := live.Status().Checkpoint
+			refs = slices.DeleteFunc(refs, func(r apply.LetterRef) bool { return !r.Complete(checkpoint) })
+			if err := m.letters.retryThese(ctx, m.sink, refs); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +17,7 @@ func (r *Replay) reached(ctx context.Context, s *session) error {
 	at := s.limited().at
 	to := s.ledger.state.Replay.To
 	switch {
-	case r.quiet.on() && at == r.quiet.until:
+	case r.quiet.on():
 		return r.finish(ctx, s)
 	case !r.config.Guarded && !to.IsZero() && at == to:
 		return r.finish(ctx, s)
@@ -46,29 +47,59 @@ func (r *Replay) reached(ctx context.Context, s *session) error {
 
 // last goes on to the end while live apply waits.
 func (r *Replay) last(ctx context.Context, s *session) error {
-	s.update(func(st *Status) { st.Detail = "Waiting until live apply has finished its batch" })
-	wait, cancel := context.WithTimeout(ctx, r.config.QuietWait)
-	quiet, release, err := r.config.Quiet(wait)
-	cancel()
+	live, err := r.wait(ctx)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		r.rounds = 1
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("make live apply wait: %w", err)
+		return err
 	}
-	live, err := r.config.Live(quiet)
-	if err == nil && live.Reached.After(live.Checkpoint.Position) {
-		err = fmt.Errorf("live apply has a batch under way up to %s although it was asked to wait", live.Reached)
-	}
-	if err != nil {
-		release()
-		return fmt.Errorf("make live apply wait: %w", err)
-	}
-	r.quiet.begin(quiet, release, live.Checkpoint.Position)
+	r.quiet.last(live.Checkpoint.Position)
 	s.update(func(st *Status) { st.Detail = "Replaying the last changes while live apply waits" })
 	s.allow(live.Checkpoint.Position)
 	return nil
+}
+
+// wait makes live apply wait at the end of a batch.
+func (r *Replay) wait(ctx context.Context) (Live, error) {
+	r.apply.update(func(st *Status) { st.Detail = "Waiting until live apply has finished its batch" })
+	asked, cancel := context.WithTimeout(ctx, r.config.QuietWait)
+	defer cancel()
+	quiet, release, err := r.config.Quiet(asked)
+	if err != nil {
+		return Live{}, fmt.Errorf("make live apply wait: %w", err)
+	}
+	live, err := r.config.Live(quiet)
+	if err == nil && live.Reached.After(live.Checkpoint.Position) {
+		err = fmt.Errorf("it has a batch under way up to %s", live.Reached)
+	}
+	if err != nil {
+		release()
+		return Live{}, fmt.Errorf("make live apply wait: %w", err)
+	}
+	r.quiet.begin(quiet, release)
+	return live, nil
+}
+
+// alone makes live apply wait while a batch is applied that removes rows.
+func (r *Replay) alone(l *loader, b *batch) error {
+	removes := func(ch change) bool { return ch.kind != cdc.KindInsert && (ch.kind != cdc.KindUpdate || ch.oldKind != cdc.OldNone) }
+	if !r.config.Guarded || !r.config.HardDeletes || r.quiet.on() || !slices.ContainsFunc(b.changes, removes) {
+		return nil
+	}
+	err := l.attempt(false, "make live apply wait", func(ctx context.Context) error {
+		_, err := r.wait(ctx)
+		return err
+	})
+	r.apply.update(func(st *Status) { st.Detail = "Replaying" })
+	return err
+}
+
+// together lets live apply go on after a batch, unless it was among the last.
+func (r *Replay) together() {
+	if r.quiet.on() && r.quiet.until.IsZero() {
+		r.quiet.end()
+	}
 }
 
 func (r *Replay) finish(ctx context.Context, s *session) error {
@@ -83,13 +114,20 @@ type quiet struct {
 	mu      sync.Mutex
 	check   func() error
 	release func()
-	until   cdc.Position // what live apply has committed
+	until   cdc.Position // the end of the replay, zero if it goes on after the batch
 }
 
-func (q *quiet) begin(ctx context.Context, release func(), until cdc.Position) {
+func (q *quiet) begin(ctx context.Context, release func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.check, q.release, q.until = ctx.Err, release, until
+	q.check, q.release, q.until = ctx.Err, release, cdc.Position{}
+}
+
+// last makes the quiet one that lasts until the end of the replay.
+func (q *quiet) last(until cdc.Position) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.until = until
 }
 
 func (q *quiet) on() bool {

@@ -19,7 +19,7 @@ type RetryResult struct {
 // Retry applies a dead letter: it prepares the table for the letter's schema and applies
 // the letter's rows under an ID of its own. It is safe while live apply writes the same
 // table: a row that has a later version stays, and a change of a table without a key is
-// stored once. The same letter may be retried after an error or a crash. A row that the
+// stored once. The letter must be [LetterRef.Complete]. The same letter may be retried after an error or a crash. A row that the
 // sink still refuses is a *RowError.
 //
 // Where deleted rows disappear, and the sink cannot look at a row's version and delete it
@@ -130,7 +130,8 @@ func rowOf(rec *cdc.Record) Row {
 	case cdc.KindUpdate:
 		row.Op = OpUpdate
 		if rec.OldKind != cdc.OldNone {
-			row.MovedFrom = rec.Old
+			// No change of that row was applied since.
+			row.MovedFrom, row.MovedBefore = rec.Old, rec.Position.Commit+1
 		}
 	case cdc.KindDelete:
 		row.Op, row.Tuple, row.KeyOnly = OpDelete, rec.Old, rec.OldKind == cdc.OldKey

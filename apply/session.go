@@ -176,7 +176,7 @@ func (s *session) collect(ctx context.Context) error {
 			s.waiting(c)
 		case <-want:
 			if reached && !due {
-				s.cut <- batch{reached: true}
+				s.cut <- batch{reached: c.limit}
 				break
 			}
 			b := c.cut(n, checkpoint)
@@ -270,7 +270,10 @@ func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []
 			continue
 		case s.want <- struct{}{}:
 			b = <-s.cut
-			if b.reached {
+			if b.reached.set {
+				if b.reached != s.limited() {
+					continue // It was moved in the meantime.
+				}
 				if err := s.replay.reached(ctx, s); err != nil {
 					return err
 				}

@@ -104,10 +104,11 @@ type TableBatch struct {
 	// retry of a dead letter. A row of the sink whose dbmazz_cdc_version is
 	// greater than the Position.Commit of the batch's row stays as it is, also if
 	// it gets that version while the call runs. A partial row never makes a row:
-	// if the sink has none with its key that is not deleted, and for one that
-	// moved, none either under MovedFrom with a version not greater, it is left
-	// out. A row that moved updates the row under its key if that has its
-	// version: the move was applied before. Result.Left counts what stays.
+	// if the sink has none with its key that is not deleted, it is left out. One
+	// that moved is completed by the row under MovedFrom, if that is not deleted
+	// and its version is below MovedBefore; else by the row under its own key, if
+	// that has its version: the move was applied before; else it is left out.
+	// Result.Left counts what stays.
 	// Deletes remove, or mark, what is there under the same rule; where deletes
 	// are soft, one whose key the sink does not have leaves its mark as always.
 	Guarded bool
@@ -144,6 +145,10 @@ type Row struct {
 	// state in which the batches before left it. The delete of the old key is a
 	// row of its own in the same batch.
 	MovedFrom cdc.Tuple
+	// MovedBefore is set with MovedFrom: only a row with a lower version is the one
+	// that moved; one with this version or a later one has the key since. It matters
+	// in guarded batches; in others no batch was applied since.
+	MovedBefore cdc.LSN
 	// Position is that of the last change that is in the row. Position.Commit is
 	// the value of the audit column dbmazz_cdc_version.
 	Position cdc.Position

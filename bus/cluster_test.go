@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,17 @@ import (
 
 const testStream = "DBMAZZ_test"
 
+// clusterLong runs the tests that wait for several elections, half a minute in all.
+const clusterLong = "BUS_CLUSTER_LONG"
+
+func skipUnlessLong(t *testing.T) {
+	t.Helper()
+	if os.Getenv(clusterLong) == "" {
+		// skip: it takes long; CI sets the variable.
+		t.Skip("set " + clusterLong + "=1 to run it")
+	}
+}
+
 // cluster starts three server processes and returns the configuration to use them.
 func cluster(t *testing.T) ([]*bustest.Server, bus.Config) {
 	t.Helper()
@@ -31,24 +43,25 @@ func cluster(t *testing.T) ([]*bustest.Server, bus.Config) {
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	_, cfg := cluster(t)
-	t.Run("conformance", func(t *testing.T) {
-		for name, test := range conformance {
-			if name == "MessagesNameTheirPredecessor" {
-				continue // A cluster is not asked to compare ids.
-			}
-			t.Run(name, func(t *testing.T) {
-				cfg := cfg
-				cfg.Pipeline = strings.ToLower(name)
-				test(t, cfg)
-			})
+	for name, test := range conformance {
+		if name == "MessagesNameTheirPredecessor" {
+			continue // A cluster is not asked to compare ids.
 		}
-	})
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := cfg
+			cfg.Pipeline = strings.ToLower(name)
+			test(t, cfg)
+		})
+	}
 	t.Run("SecondWriterIsFenced", func(t *testing.T) {
+		t.Parallel()
 		cfg := cfg
 		cfg.Pipeline = "fenced"
 		testSecondWriterIsFenced(t, cfg)
 	})
 	t.Run("CountersAreExact", func(t *testing.T) {
+		t.Parallel()
 		cfg := cfg
 		cfg.Pipeline = "counters"
 		testCountersAreExact(t, cfg)
@@ -61,6 +74,7 @@ func TestCluster(t *testing.T) {
 		}
 	})
 	t.Run("ReplicasAreAddedLater", func(t *testing.T) {
+		t.Parallel()
 		cfg := cfg
 		cfg.Pipeline, cfg.Replicas = "grown", 1
 		before := bustest.Open(t, cfg)
@@ -177,6 +191,9 @@ func TestClusterSurvivesTheLossOfTheLeader(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			if c.name != "killed" {
+				skipUnlessLong(t)
+			}
 			ctx := bounded(t)
 			servers, cfg := cluster(t)
 			b := bustest.Open(t, cfg)
@@ -247,6 +264,7 @@ func sameEverywhere(ctx context.Context, t *testing.T, servers []*bustest.Server
 // then go: what it has must be everything.
 func TestReplicaThatWasAwayIsWholeAgain(t *testing.T) {
 	t.Parallel()
+	skipUnlessLong(t)
 	ctx := bounded(t)
 	servers, cfg := cluster(t)
 	b := bustest.Open(t, cfg)

@@ -62,3 +62,6 @@ func removeLetters(ctx context.Context, b *Bus, subject string) error {
 
 // DeleteKey deletes a key of the state bucket.
 func DeleteKey(ctx context.Context, b *Bus, key string) error { return b.bucket.Delete(ctx, key) }
+
+// DeleteBoard deletes the bucket of the board, as somebody does by hand.
+func DeleteBoard(ctx context.Context, b *Bus) error { return b.js.DeleteKeyValue(ctx, b.cfg.boardName()) }

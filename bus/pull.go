@@ -30,8 +30,10 @@ type puller struct {
 	number int    // of the request
 	leader string // in a cluster, the server that keeps the consumer
 	last   uint64 // sequence that came last
-	left   int    // messages that the request may still bring
-	bytes  int    // bound of a request
+	// missing counts the looks that found something delivered which did not come.
+	missing int
+	left    int // messages that the request may still bring
+	bytes   int // bound of a request
 }
 
 // errInterrupted means that deliveries may have been lost and must be asked for again.
@@ -128,9 +130,10 @@ func (p *puller) wait(ctx context.Context, done <-chan struct{}, more bool) (*na
 	}
 }
 
-// probe finds out why nothing comes although there is more. A request whose bytes are
-// used up exactly has ended without a word; one that another server had taken is lost
-// with it; and one large message over a slow connection takes its time.
+// probe finds out why nothing comes although there may be more. A request whose bytes
+// are used up exactly has ended without a word; one that another server had taken, and
+// what it had sent, is lost with it; and one large message over a slow connection takes
+// its time, and keeps the answer to this waiting as well.
 func (p *puller) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pullStalled)
 	defer cancel()
@@ -148,8 +151,16 @@ func (p *puller) probe(ctx context.Context) error {
 		}
 		p.leader = leader
 	}
-	if info.NumWaiting > 0 || info.Delivered.Stream > p.last {
-		return nil // It is asked, or on the way.
+	if info.Delivered.Stream > p.last {
+		// The answer came over the same connection, so what was sent long
+		// before it is lost.
+		if p.missing++; p.missing > 1 {
+			return errInterrupted
+		}
+		return nil
+	}
+	if info.NumWaiting > 0 {
+		return nil
 	}
 	return p.request()
 }
@@ -193,6 +204,7 @@ func (p *puller) poll(more bool) *nats.Msg {
 func (p *puller) accept(m *nats.Msg) (payload bool, err error) {
 	status := m.Header.Get("Status")
 	if status == "" || len(m.Data) > 0 {
+		p.missing = 0
 		if p.left--; p.left == 0 {
 			return true, p.request()
 		}

@@ -193,7 +193,7 @@ func testReaderHoldsTheHistory(t *testing.T, cfg bus.Config) {
 		t.Fatal(err)
 	}
 	wait(20, true)
-	<-time.After(3 * time.Second) // longer than an announcement lives
+	<-time.After(4 * time.Second) // longer than an announcement lives
 	wait(20, true)
 	reader.Close()
 	wait(0, false)

@@ -249,9 +249,18 @@ func (s *session) send() error {
 		}
 		s.sent++
 		s.bytes += len(o.msg.Data)
-		s.deadline = time.Now().Add(s.b.patience)
+		s.deadline = time.Now().Add(s.answerTime())
 	}
 	return nil
+}
+
+// answerTime is how long an answer may take before somebody looks. In a cluster it is
+// shorter: there it is more often lost, with the server that should have given it.
+func (s *session) answerTime() time.Duration {
+	if s.clustered {
+		return s.b.patience * 2 / 5
+	}
+	return s.b.patience
 }
 
 // room reports whether one more message may be under way. After a refusal one message
@@ -350,7 +359,7 @@ func (s *session) storedUpTo(sequence uint64) {
 		if f := o.frame; f != nil && f.stored != nil {
 			f.stored(f.data)
 		}
-		s.deadline = time.Now().Add(s.b.patience)
+		s.deadline = time.Now().Add(s.answerTime())
 	}
 	if s.sent == 0 && s.cause == nil {
 		s.deadline = time.Time{}

@@ -31,23 +31,23 @@ type event struct {
 	For    time.Duration
 }
 
-// What can happen, and times that matter; the simplest first, as a failure is reduced to
+// What can happen, and times in milliseconds that matter; the simplest first, as a failure is reduced to
 // it.
 var (
 	kinds = []string{
 		"nothing", "pause", "pause", "pause", "crash", "release", "away", "lossy", "slow", "stale", "deaf", "delete", "garbage", "wall",
 	}
-	after = []time.Duration{0, 100, 400, 1100, 1900, 3200, 4600, 6100, 7700}
-	spans = []time.Duration{10, 200, 900, 1600, 2900, 4400, 4600, 5900, 6200, 9000, 15000}
+	after = []int{0, 100, 400, 1100, 1900, 3200, 4600, 6100, 7700}
+	spans = []int{10, 200, 900, 1600, 2900, 4400, 4600, 5900, 6200, 9000, 15000}
 )
 
 func drawEvents() *rapid.Generator[[]event] {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) event {
 		return event{
-			After:  rapid.SampledFrom(after).Draw(t, "after") * time.Millisecond,
+			After:  time.Duration(rapid.SampledFrom(after).Draw(t, "after")) * time.Millisecond,
 			Kind:   rapid.SampledFrom(kinds).Draw(t, "kind"),
 			Member: rapid.IntRange(0, 2).Draw(t, "member"),
-			For:    rapid.SampledFrom(spans).Draw(t, "for") * time.Millisecond,
+			For:    time.Duration(rapid.SampledFrom(spans).Draw(t, "for")) * time.Millisecond,
 		}
 	}), 20, 20)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/dbmazz/dbmazz/bus"
 	"github.com/dbmazz/dbmazz/bus/bustest"
 	"github.com/dbmazz/dbmazz/internal/pgtest"
+	pb "github.com/dbmazz/dbmazz/proto/dbmazz"
 )
 
 // apart is a pipeline whose stages run in processes of their own, each with the
@@ -256,4 +258,44 @@ func lastError(log string) string {
 		}
 	}
 	return lines[len(lines)-1]
+}
+
+// TestRaceDetectorFindsNothingInEitherProcess runs binaries with the race detector through
+// load, control calls, a takeover, a replay and restarts.
+func TestRaceDetectorFindsNothingInEitherProcess(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("no C compiler for the race detector") // skip: cgo needs one.
+	}
+	a := setup(t, loadDDL, loadTables...).onSocket()
+	a.race = true
+	capture, first := a.both()
+	second := a.apply("apply-2")
+	capture.stands("apply-2", "", "standby")
+	l := a.load(random(t), 5*time.Millisecond)
+	l.more(20)
+	second.pause()
+	capture.resume()
+	second.sample()
+	a.does("replay", "--all", "--sink-database", "copy")
+	clean := func(s *service) {
+		t.Helper()
+		if code := s.terminate(30 * time.Second); code != 0 {
+			t.Errorf("exit code %d, want 0: the race detector exits with 66", code)
+		}
+	}
+	clean(first)
+	a.flows()
+	a.does("replay", "--all")
+	clean(capture)
+	capture = a.capture("capture-2")
+	a.flows()
+	l.stop()
+	a.same(second, loadTables...)
+	capture.succeeds(capture.control.DrainAndStop(capture.call(), &pb.DrainRequest{}))
+	for _, s := range []*service{capture, second} {
+		if code := s.exitCode(patience); code != 0 {
+			t.Errorf("exit code %d, want 0: the race detector exits with 66", code)
+		}
+	}
 }

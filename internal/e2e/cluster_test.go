@@ -14,6 +14,7 @@ func TestOnAClusterOfThreeServers(t *testing.T) {
 	servers := bustest.StartCluster(t, 3, bustest.ServerConfig{})
 	for name, test := range map[string]func(*testing.T, []*bustest.Server){
 		"each stage is killed and restarted alone under load": clusterKills,
+		"replay into another database":                        clusterReplay,
 		"a killed capture is replaced within 10 s":            killedCaptureIsReplaced,
 		"a stopped capture is replaced and writes nothing":    stoppedCaptureIsReplaced,
 		"a killed apply is replaced within 10 s":              killedApplyIsReplaced,
@@ -32,6 +33,23 @@ func clusterKills(t *testing.T, servers []*bustest.Server) {
 	l.stop()
 	r.same(apply, loadTables...)
 	t.Logf("%d transactions, %d of them confirmed", l.count(), r.confirmedIsApplied(l))
+}
+
+func clusterReplay(t *testing.T, servers []*bustest.Server) {
+	r := setup(t, loadDDL, loadTables...)
+	a := r.onCluster(servers)
+	capture, apply := a.both()
+	l := r.load(random(t), 5*time.Millisecond)
+	l.more(50)
+	a.does("replay", "--all", "--sink-database", "copy")
+	l.stop()
+	r.same(apply, loadTables...)
+	capture.terminate(20 * time.Second)
+	apply.terminate(20 * time.Second)
+	a.does("replay", "--all", "--sink-database", "copy")
+	r.equalIn("copy", loadTables...)
+	a.does("replay", "--all")
+	r.equal(loadTables...)
 }
 
 // TestALostServerOfTheClusterDelaysAndLosesNothing kills each server in turn, the leader

@@ -64,11 +64,13 @@ func (r rnd) repeat(n int, separator string, draw func() string) string {
 // gen draws a value of a type.
 type gen func(r rnd) value
 
-// texts makes a generator that draws from a list and from others.
+// texts makes a generator that draws from a list and from others. It goes round the list, so that all of it comes soon.
 func texts(list []string, others ...gen) gen {
+	next := 0
 	return func(r rnd) value {
-		if len(others) == 0 || r.in(25) {
-			return lit(pick(r, list...))
+		if len(others) == 0 || r.in(30) {
+			next++
+			return lit(list[(next-1)%len(list)])
 		}
 		return pick(r, others...)(r)
 	}

@@ -179,8 +179,9 @@ func (t *table) update(r rnd, id int, some bool) string {
 // a key, which must tell rows apart.
 var shortKeys = []string{"float4", "float8", "money", "byte", "inet", "cidr", "macaddr", "macaddr8", "bit37", "lsn", "xid8", "tid", "regclass", "span"}
 
-// tableSet makes the tables for a server's types.
-func tableSet(kinds []*kind, r rnd) []*table {
+// tableSet makes the tables for a server's types; keys is the share of those that get a table with a key of the type,
+// in percent.
+func tableSet(kinds []*kind, keys int, r rnd) []*table {
 	var tables []*table
 	byFamily := func(prefix, existing string, wild int) {
 		for group := range slices.Chunk(kinds, 14) {
@@ -206,7 +207,7 @@ func tableSet(kinds []*kind, r rnd) []*table {
 		for _, target := range k.also {
 			alone("other", target, 20)
 		}
-		if k.key == "" {
+		if k.key == "" || !r.in(keys) {
 			continue
 		}
 		layouts := []layout{keyBoth, keyLast}
