@@ -53,6 +53,10 @@ func (c *Capture) fence() error {
 const (
 	// takeoverGrace is how long a holder of the slot may take to leave by itself.
 	takeoverGrace = 300 * time.Millisecond
+	// takeoverAgain is when a holder that was ended is ended again. One that is blocked
+	// in writing to a stopped client spends the first signal on its farewell, which
+	// blocks like the rest; only another one gets it out (ProcessClientWriteInterrupt).
+	takeoverAgain = 500 * time.Millisecond
 	// takeoverWithin bounds the wait for one that was ended.
 	takeoverWithin = 5 * time.Second
 )
@@ -61,21 +65,21 @@ const (
 // chosen, the predecessor's connection is ended first: its host may be cut off or the
 // process stopped, and the server would wait for wal_sender_timeout.
 func (c *Capture) claimSlot(ctx context.Context, conn *pgx.Conn) (*slot, error) {
-	ended := 0 // pid
+	var ended time.Time // when the holder was ended last
 	for began := time.Now(); ; {
 		s, err := readSlot(ctx, conn, c.cfg.Slot)
 		waited := time.Since(began)
 		if err != nil || s == nil || !s.Active || waited > takeoverWithin || !c.cfg.Takeover {
 			return s, err
 		}
-		if s.ActivePID != 0 && s.ActivePID != ended && waited > takeoverGrace {
+		if s.ActivePID != 0 && time.Since(ended) > takeoverAgain && waited > takeoverGrace {
 			if err := c.fence(); err != nil {
 				return nil, err
 			}
 			if err := c.endHolder(ctx, conn, s); err != nil {
 				return nil, err
 			}
-			ended = s.ActivePID
+			ended = time.Now()
 		}
 		if !sleep(ctx, pollEvery) {
 			return nil, ctx.Err()
