@@ -198,12 +198,12 @@ func (a *Apply) Set(s Settings) Settings {
 // fill, also when paused, and returns when the sink has committed it.
 func (a *Apply) Drain(ctx context.Context, tail cdc.Tail) error {
 	a.control(func() { a.draining = true })
+	defer a.control(func() { a.draining = false })
 	err := a.until(ctx, func() bool {
 		c := a.status.Checkpoint
 		return tail.Empty || (!tail.Last.After(c.Position) && tail.End <= c.End)
 	})
 	if err != nil {
-		a.control(func() { a.draining = false })
 		return fmt.Errorf("apply what is queued: %w", err)
 	}
 	return nil

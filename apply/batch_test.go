@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -269,6 +270,7 @@ func TestBatchesEndWithTransactionsUnlessOneAloneIsLarger(t *testing.T) {
 			t.Fatalf("a batch ends after %d rows", total)
 		}
 	}
+	b.Resume()
 	// One transaction over several frames that fills more than a batch.
 	before := len(sink.got())
 	b.w.Begin(b.lsn, 0, 1)
@@ -384,5 +386,31 @@ func TestTheEndOfATransactionAloneIsAppliedAfterARestart(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// used is a stream of which something was acknowledged.
+type used struct{ *memStream }
+
+func (used) Acknowledged(context.Context) (uint64, error) { return 7, nil }
+
+func TestALostCheckpointIsNotTakenForABeginning(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, apply.Config{}, newRecorder())
+	b.transaction(t, b.insert("a", "1", "x"))
+	b.transaction(t, b.insert("b", "1", "x"))
+	b.drain(t)
+	b.stop()
+	purged := newMemStream()
+	purged.messages, purged.schemas = b.stream.messages[1:], b.stream.schemas
+	for name, stream := range map[string]apply.Stream{"the front is purged": purged, "something was acknowledged": used{newMemStream()}} {
+		sink := newRecorder()
+		a := apply.New(apply.Config{BackoffMax: time.Millisecond}, stream, sink)
+		stop := started(t, a)
+		wait(t, name+" is refused", func() bool { return strings.Contains(a.Status().Err, "the checkpoint is lost") })
+		stop()
+		if len(sink.arrived) > 0 {
+			t.Fatalf("%s: the sink was called", name)
+		}
 	}
 }

@@ -10,6 +10,9 @@ import (
 // ErrGap is wrapped by errors that say that changes are missing from the stream.
 var ErrGap = errors.New("changes are missing from the stream")
 
+// checkpointLost is what to do when apply's state is gone.
+const checkpointLost = "the checkpoint is lost, and with it what the sink has. Restore the state bucket from a backup that is not older than the tables; or start over under a new pipeline name, with a new slot, and copy the tables anew"
+
 // change is one change as it came, before compaction. Its tuples point into the frame.
 type change struct {
 	schema     *cdc.Schema
@@ -95,8 +98,8 @@ func (c *collector) add(frame *cdc.Frame, schemas []*cdc.Schema, sequence uint64
 		// what is applied is ever purged from its front; so if anything was, it was
 		// the checkpoint that is lost.
 		if !c.replay && h.Total != uint64(h.Changes) { //nolint:gosec // A count.
-			return fmt.Errorf("%w: nothing is known to be applied, but the stream begins with message %d, after %s, and %d changes before that were applied and purged: the checkpoint is lost. Restore the state bucket, or start over with a new pipeline name after a copy of the tables",
-				ErrGap, sequence, h.Prev, h.Total-uint64(h.Changes)) //nolint:gosec // A count.
+			return fmt.Errorf("%w: nothing is known to be applied, but the stream begins with message %d, after %s, and %d changes before that were applied and purged: %s",
+				ErrGap, sequence, h.Prev, h.Total-uint64(h.Changes), checkpointLost) //nolint:gosec // A count.
 		}
 		c.last, c.end = h.Prev, h.Prev.Commit
 		c.commits = append(c.commits, commit{end: c.end})

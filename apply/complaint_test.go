@@ -51,7 +51,7 @@ func TestAnErrorThatRepeatsIsLoggedAtOnceAndThenNowAndAgain(t *testing.T) {
 		b := newBench(t, apply.Config{Logger: slog.New(slog.NewTextHandler(&log, nil)), BackoffMax: time.Second}, sink)
 		b.transaction(t, b.insert("a", "1", "x"))
 		for range 100 {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			fails("connection refused")
 		}
 		if got := log.count("connection refused"); got != 1 {
@@ -61,16 +61,16 @@ func TestAnErrorThatRepeatsIsLoggedAtOnceAndThenNowAndAgain(t *testing.T) {
 			t.Fatalf("%+v", s)
 		}
 		fails("table is gone")
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		if got := log.count("table is gone"); got != 1 {
 			t.Fatalf("another error is logged %d times", got)
 		}
-		time.Sleep(11 * time.Minute)
+		<-time.After(11 * time.Minute)
 		if got := log.count("table is gone"); got != 3 {
 			t.Fatalf("after eleven minutes it is logged %d times", got)
 		}
 		fails("")
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		if log.count("sink accepts again") != 1 || b.Status().Err != "" {
 			t.Fatalf("%+v", b.Status())
 		}

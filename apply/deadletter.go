@@ -318,7 +318,9 @@ func sameRows(refs []LetterRef, first *LetterRef) map[string]bool {
 // transaction that the letter's change is of. Before that the letter cannot be retried:
 // the changes of a transaction have one version, and one that is still to come, such as a
 // truncate, would not be told from the retry.
-func (r *LetterRef) Complete(checkpoint cdc.Checkpoint) bool { return r.Position.Commit < checkpoint.End }
+func (r *LetterRef) Complete(checkpoint cdc.Checkpoint) bool {
+	return r.Position.Commit < checkpoint.End
+}
 
 // truncate tells whether the letter notes a truncate.
 func (r *LetterRef) truncate() bool { return len(r.Keys) == 0 && r.Kind == LetterPassed }

@@ -145,30 +145,39 @@ func TestLaterChangesOfARowThatIsHeldBackFollowItUnlessTheyReplaceIt(t *testing.
 		after  map[string]string // the retry of all
 	}{
 		{
-			"a part follows", steps{{x.insert("k", "bad", "x")}, {x.update("k", "2", "?")}},
+			"a part follows",
+			steps{{x.insert("k", "bad", "x")}, {x.update("k", "2", "?")}},
 			[]string{"refused insert id=k a", "follows update id=k "},
-			map[string]string{}, map[string]string{"k": "k,2,x"},
+			map[string]string{},
+			map[string]string{"k": "k,2,x"},
 		},
 		{
-			"a whole row does not", steps{{x.insert("k", "bad", "x")}, {x.update("k", "2", "y")}, {x.update("k", "3", "?")}},
+			"a whole row does not",
+			steps{{x.insert("k", "bad", "x")}, {x.update("k", "2", "y")}, {x.update("k", "3", "?")}},
 			[]string{"refused insert id=k a"},
-			map[string]string{"k": "k,3,y"}, map[string]string{"k": "k,3,y"},
+			map[string]string{"k": "k,3,y"},
+			map[string]string{"k": "k,3,y"},
 		},
 		{
-			"a delete does not, and stays after a retry", steps{{x.insert("k", "bad", "x")}, {x.remove("k")}},
+			"a delete does not, and stays after a retry",
+			steps{{x.insert("k", "bad", "x")}, {x.remove("k")}},
 			[]string{"refused insert id=k a", "passed delete id=k "},
-			map[string]string{}, map[string]string{},
+			map[string]string{},
+			map[string]string{},
 		},
 		{
-			"a row that takes what is held back follows", steps{{x.insert("k", "bad", "x")}, {x.move("k", "m", "2", "?")}},
+			"a row that takes what is held back follows",
+			steps{{x.insert("k", "bad", "x")}, {x.move("k", "m", "2", "?")}},
 			[]string{"refused insert id=k a", "follows update id=m "},
-			map[string]string{}, map[string]string{"m": "m,2,x"},
+			map[string]string{},
+			map[string]string{"m": "m,2,x"},
 		},
 		{
 			"a row keeps its place if its update of the key is refused",
 			steps{{x.insert("k", "1", "x")}, {x.move("k", "m", "bad", "?")}, {x.insert("k", "2", "new")}, {x.update("m", "3", "?")}},
 			[]string{"refused update id=m a", "follows insert id=k ", "follows update id=m "},
-			map[string]string{"k": "k,1,x"}, map[string]string{"m": "m,3,x", "k": "k,2,new"},
+			map[string]string{"k": "k,1,x"},
+			map[string]string{"m": "m,3,x", "k": "k,2,new"},
 		},
 	} {
 		for _, hard := range []bool{false, true} {
@@ -376,5 +385,48 @@ func TestAnUpdateOfATableWithoutAKeyThatLacksValuesIsRefusedByName(t *testing.T)
 	})
 	if sink.calls != 0 {
 		t.Fatal("the sink was called")
+	}
+}
+
+// TestThePlanKnowsAPartBeforeItIsSentAndALetterIsStoredBeforeThePlanLeavesIt looks into
+// the stored state at every call.
+func TestThePlanKnowsAPartBeforeItIsSentAndALetterIsStoredBeforeThePlanLeavesIt(t *testing.T) {
+	t.Parallel()
+	b, sink, letters := letterBench(t, apply.Config{})
+	parts := func() string {
+		data, _, err := b.stream.load("")
+		if err != nil {
+			t.Error(err)
+		}
+		var state struct {
+			Plan struct {
+				Parts map[string]struct{ Done, End, Refused int }
+			}
+		}
+		if err := json.Unmarshal(data, &state); err != nil {
+			t.Error(err)
+		}
+		p, ok := state.Plan.Parts["1"]
+		if !ok {
+			return "none"
+		}
+		return fmt.Sprintf("%d-%d, %d letters", p.Done, p.End, p.Refused)
+	}
+	var seen []string
+	sink.script = func() fault { // Under the sink's lock.
+		seen = append(seen, "call, plan "+parts())
+		return none
+	}
+	letters.fail = func() (before, after error) {
+		seen = append(seen, "letter, plan "+parts())
+		return nil, nil
+	}
+	b.steps(t, b.insert("k0", "0", "x"), b.insert("k1", "bad", "x"), b.insert("k2", "2", "x"))
+	want := []string{
+		"call, plan none", "call, plan 0-1, 0 letters", "call, plan 1-3, 0 letters", "call, plan 1-2, 0 letters",
+		"letter, plan 1-2, 0 letters", "call, plan 2-3, 1 letters",
+	}
+	if diff := cmp.Diff(want, seen); diff != "" {
+		t.Fatal(diff)
 	}
 }

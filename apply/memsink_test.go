@@ -40,6 +40,7 @@ type memSink struct {
 	done    map[string]string // batch ID -> its content
 	partly  map[string]bool   // batch ID -> it was stored in part, as it said
 	begun   map[string]bool   // batch ID -> it was refused, and a part is stored
+	owner   map[string]string // row -> ID of the batch that it was stored with
 	script  func() fault
 	poison  func(table string, values []string) bool // nil: takes everything
 	names   bool                                     // a refused row is named
@@ -66,7 +67,7 @@ func newMemSink(script func() fault) *memSink {
 		script = func() fault { return none }
 	}
 	return &memSink{
-		tables: map[string]map[string]memRow{}, appends: map[string][]memChange{}, done: map[string]string{}, partly: map[string]bool{}, begun: map[string]bool{}, script: script,
+		tables: map[string]map[string]memRow{}, appends: map[string][]memChange{}, done: map[string]string{}, partly: map[string]bool{}, begun: map[string]bool{}, owner: map[string]string{}, script: script,
 	}
 }
 
@@ -131,13 +132,18 @@ func (s *memSink) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result,
 	if refused := s.refused(b); refused != nil {
 		if !moved && !s.begun[b.ID] {
 			part := slices.Clone(b.Rows[:len(b.Rows)/2])
-			s.store(b, slices.DeleteFunc(part, func(r apply.Row) bool { return s.refuses(b, r) }))
+			part = slices.DeleteFunc(part, func(r apply.Row) bool { return s.refuses(b, r) })
+			if _, err := s.store(b, part); err != nil {
+				return apply.Result{}, err
+			}
 		}
 		s.begun[b.ID] = true
 		return apply.Result{}, refused
 	}
 	if f == half && !moved {
-		s.store(b, b.Rows[:len(b.Rows)/2])
+		if _, err := s.store(b, b.Rows[:len(b.Rows)/2]); err != nil {
+			return apply.Result{}, err
+		}
 		s.done[b.ID], s.partly[b.ID] = content, true
 		return apply.Result{}, fmt.Errorf("injected: %w", apply.ErrIncomplete)
 	}
@@ -146,6 +152,7 @@ func (s *memSink) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result,
 		return apply.Result{}, err
 	}
 	s.done[b.ID] = content
+	s.own(b)
 	return apply.Result{Loads: 1, Rows: int64(len(b.Rows)), Left: left}, answer(f)
 }
 
@@ -154,6 +161,18 @@ func answer(f fault) error {
 		return errInjected
 	}
 	return nil
+}
+
+// own checks that a row reaches the sink with one batch of a pipeline only.
+func (s *memSink) own(b *apply.TableBatch) {
+	pipeline := strings.Join(strings.SplitN(b.ID, "-", 3)[:2], "-")
+	for _, r := range b.Rows {
+		row := fmt.Sprint(pipeline, b.Schema.Table, texts(r.Tuple)[0], r.Position, r.Op)
+		if id, ok := s.owner[row]; ok {
+			s.broken("row %s is stored with batch %s and %s", row, id, b.ID)
+		}
+		s.owner[row] = b.ID
+	}
 }
 
 // content is what is equal if a batch is formed again, and checks its form.

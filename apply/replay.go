@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -218,10 +219,7 @@ func (r *Replay) Summary() ReplaySummary {
 	defer r.mu.Unlock()
 	s := r.summary
 	s.To, s.Changes, s.Batches, s.Letters = status.Checkpoint.Position, status.Changes, status.Batches, status.Letters
-	s.Tables = make(map[string]TableSummary, len(r.summary.Tables))
-	for name, t := range r.summary.Tables {
-		s.Tables[name] = t
-	}
+	s.Tables = maps.Clone(r.summary.Tables)
 	return s
 }
 

@@ -116,7 +116,7 @@ func TestAReplayIntoTheLiveTablesChangesNothingWhileLiveApplyWorks(t *testing.T)
 			defer close(arrived)
 			for _, data := range o.frames[len(m.stream.messages):] {
 				m.stream.publish(data)
-				time.Sleep(pace)
+				<-time.After(pace)
 			}
 		}()
 		m.replay(t, apply.ReplayConfig{
@@ -143,17 +143,16 @@ func quietOf(live *apply.Apply) func(context.Context) (context.Context, func(), 
 	}
 }
 
-// gate is a sink whose first load of a kind waits.
+// gate is a sink whose first two loads wait.
 type gate struct {
 	*memSink
 	arrived, open chan struct{}
-	waits         bool
+	loads         int
 }
 
 func (g *gate) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result, error) {
-	if !g.waits {
-		g.waits = true
-		close(g.arrived)
+	if g.loads++; g.loads <= 2 {
+		g.arrived <- struct{}{}
 		<-g.open
 	}
 	return g.memSink.Apply(ctx, b)
@@ -176,9 +175,15 @@ func TestAReplayRemovesARowThatLiveApplyDeletedWhileItWasBroughtBack(t *testing.
 		done <- err
 	}()
 	<-g.arrived
+	b.transaction(t, b.insert("l", "1", "x"))
+	b.drain(t)
+	g.open <- struct{}{}
+	// The replay looks for the end once more, and that is all that live apply has.
+	<-g.arrived
+	b.transaction(t, b.remove("l"))
 	b.transaction(t, b.remove("k"))
 	b.drain(t)
-	close(g.open) // The row comes back.
+	g.open <- struct{}{} // The row comes back.
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +249,7 @@ func TestLettersAreRetriedWhileLiveApplyGoesOn(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- live.Run(ctx) }()
 		for live.Status().Checkpoint.End < m.stream.tail.End {
-			time.Sleep(10 * time.Microsecond)
+			<-time.After(10 * time.Microsecond)
 		}
 		m.sink.mu.Lock()
 		m.sink.poison = nil
@@ -254,7 +259,7 @@ func TestLettersAreRetriedWhileLiveApplyGoesOn(t *testing.T) {
 			defer close(arrived)
 			for _, data := range o.frames[len(m.stream.messages):] {
 				m.stream.publish(data)
-				time.Sleep(100 * time.Microsecond)
+				<-time.After(100 * time.Microsecond)
 			}
 		}()
 		retry := func() {

@@ -83,7 +83,9 @@ func (r *Replay) wait(ctx context.Context) (Live, error) {
 
 // alone makes live apply wait while a batch is applied that removes rows.
 func (r *Replay) alone(l *loader, b *batch) error {
-	removes := func(ch change) bool { return ch.kind != cdc.KindInsert && (ch.kind != cdc.KindUpdate || ch.oldKind != cdc.OldNone) }
+	removes := func(ch change) bool {
+		return ch.kind != cdc.KindInsert && (ch.kind != cdc.KindUpdate || ch.oldKind != cdc.OldNone)
+	}
 	if !r.config.Guarded || !r.config.HardDeletes || r.quiet.on() || !slices.ContainsFunc(b.changes, removes) {
 		return nil
 	}

@@ -107,6 +107,9 @@ func (a *Apply) openLedger(ctx context.Context) (*ledger, error) {
 	}
 	l := &ledger{stream: a.stream, fence: a.fence, revision: revision}
 	if len(data) == 0 {
+		if err := a.checkUnused(ctx); err != nil {
+			return nil, err
+		}
 		l.state.Pipeline = rand.Text()[:12]
 		l.state.Checkpoint.Epoch = a.stream.Epoch()
 		if a.replay != nil {
@@ -119,6 +122,22 @@ func (a *Apply) openLedger(ctx context.Context) (*ledger, error) {
 		return nil, fmt.Errorf("decode apply's state: %w", err)
 	}
 	return l, nil
+}
+
+// checkUnused refuses to begin where another apply has been at work.
+func (a *Apply) checkUnused(ctx context.Context) error {
+	used, ok := a.stream.(Acknowledger)
+	if !ok || a.replay != nil {
+		return nil
+	}
+	sequence, err := used.Acknowledged(ctx)
+	if err != nil {
+		return fmt.Errorf("ask what was acknowledged: %w", err)
+	}
+	if sequence > 0 {
+		return fmt.Errorf("%w: nothing is known to be applied, but message %d of the stream was acknowledged: %s", ErrGap, sequence, checkpointLost)
+	}
+	return nil
 }
 
 // save stores the state, unless somebody else has, or may have by now.

@@ -36,6 +36,14 @@ type Stream interface {
 	SaveState(ctx context.Context, value []byte, revision uint64) (uint64, error)
 }
 
+// Acknowledger is what a [Stream] may be besides. Where it is, apply refuses to begin anew,
+// without a state, on a stream of which something was acknowledged: the state is lost.
+type Acknowledger interface {
+	// Acknowledged returns the last sequence that a consumer of live apply has
+	// acknowledged, zero if none ever did.
+	Acknowledged(ctx context.Context) (uint64, error)
+}
+
 // Consumer delivers messages. It is used by one goroutine at a time, but for Ack and
 // Pending, which may be called from another.
 type Consumer interface {

@@ -47,8 +47,7 @@ func (b *Bus) ask(ctx context.Context, question func(ctx context.Context) error)
 
 // isUnanswered reports whether asking again may help.
 func isUnanswered(err error) bool {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api.ErrorCode == jetstream.JSErrCodeJetStreamNotEnabled || api.ErrorCode == codeNotAvailable || api.ErrorCode == codeNoQuorum
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) ||

@@ -95,7 +95,7 @@ func (b *Bus) open(ctx context.Context) error {
 		return err
 	}
 	if b.server != nil {
-		b.server.watch(b.done)
+		b.server.watch(b.done) //nolint:contextcheck // It lives until Close, not as long as ctx.
 	}
 	return nil
 }

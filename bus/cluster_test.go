@@ -66,6 +66,29 @@ func TestCluster(t *testing.T) {
 		cfg.Pipeline = "counters"
 		testCountersAreExact(t, cfg)
 	})
+	t.Run("ReadsGoToTheLeader", func(t *testing.T) {
+		t.Parallel()
+		cfg := cfg
+		cfg.Pipeline = "leader"
+		bustest.Open(t, cfg)
+		js := jetStream(t, cfg.URL)
+		for _, name := range []string{"DBMAZZ_leader", "KV_dbmazz_leader"} {
+			// What a person or an older program has set is put right.
+			stream, err := js.Stream(bounded(t), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spoilt := stream.CachedInfo().Config
+			spoilt.AllowDirect = true
+			if _, err := js.UpdateStream(bounded(t), spoilt); err != nil {
+				t.Fatal(err)
+			}
+			bustest.Open(t, cfg)
+			if stream, err = js.Stream(bounded(t), name); err != nil || stream.CachedInfo().Config.AllowDirect {
+				t.Errorf("%s may be read from any replica, %v", name, err)
+			}
+		}
+	})
 	t.Run("ReplicasThatAreNotThereAreRefused", func(t *testing.T) {
 		cfg := cfg
 		cfg.Pipeline, cfg.Replicas = "five", 5
@@ -131,7 +154,7 @@ func testCountersAreExact(t *testing.T, cfg bus.Config) {
 	t.Helper()
 	ctx := bounded(t)
 	var buses []*bus.Bus
-	for _, url := range strings.Split(cfg.URL, ",") {
+	for url := range strings.SplitSeq(cfg.URL, ",") {
 		one := cfg
 		one.URL = url
 		buses = append(buses, bustest.Open(t, one))

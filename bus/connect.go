@@ -47,6 +47,9 @@ func (b *Bus) connect() error {
 		if errors.Is(err, nats.ErrNoServers) {
 			err = errors.Join(err, b.link.dialer.last())
 		}
+		if !b.local() && (errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired)) {
+			remedy = remedyAuth
+		}
 		return &ConnectError{Server: where.String(), Err: where.redacted(err), Remedy: remedy}
 	}
 	if b.js, err = jetstream.New(b.nc); err != nil {
@@ -57,6 +60,7 @@ func (b *Bus) connect() error {
 
 const (
 	remedyAttach = "start the process that has the data folder open first (dbmazz capture), under the same user"
+	remedyAuth   = "the server does not let this client in: set BUS_NKEY_FILE (for a dbmazz process that listens, to a copy of its BUS_DATA_DIR/" + KeyFile + "), or BUS_CREDS_FILE, or BUS_USER and BUS_PASSWORD"
 	remedyURL    = "check BUS_URL, that the server runs and takes this client's credentials and certificates"
 
 	// clientPing and two of them unanswered end a connection that nothing comes
@@ -175,7 +179,7 @@ func (d *dialer) last() error {
 
 // Dial implements nats.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).Dial(network, address) //nolint:noctx // The interface has no context.
+	conn, err := (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).Dial(network, address)
 	if err != nil {
 		d.mu.Lock()
 		d.err = err

@@ -246,7 +246,9 @@ func (c *Consumer) deliver(ctx context.Context, m *nats.Msg, interrupted error) 
 	}
 	message.StoredAt = meta.Timestamp
 	if ok && c.hold != nil {
-		c.passed(message.Sequence)
+		if err := c.passed(message.Sequence, m.Header); err != nil {
+			return Message{}, false, err
+		}
 	}
 	return message, ok, nil
 }

@@ -14,15 +14,24 @@
 //
 // # Mechanism
 //
-// The server runs inside the process, without a listener, over Config.DataDir, which
-// is locked; Config.URL names another. Stream and bucket live in the same store.
+// The server runs inside the process, over Config.DataDir, which is locked. Other
+// processes reach it through a socket in that folder (Config.Attach), or over TCP if
+// Config.Listen says so; all of them, and the process itself, authenticate with the
+// folder's key, see KeyFile. Config.URL names servers of somebody else, or the listener
+// of another dbmazz process. Stream and bucket live in the same store.
 //
 // Publishing is asynchronous in a window. Every message names the sequence that it
 // expects to follow and the id of the message there. The sequence alone is not enough:
 // with many messages under way, the second message of another writer finds the
 // sequence that our first one has made true. So each message is stored in its place or
 // not at all, and all trouble is met in one way: look how far the stream has got, check
-// that the message there is ours, send the rest again. See session.
+// that the message there is ours, send the rest again. In a cluster, which must not be
+// asked to compare ids, one message at a time is under way instead. See session.
+//
+// In a cluster all reads of stream and bucket go to the leader; a replica may lag behind.
+// A leader that has been cut off from the others may still answer with what was true
+// when that happened, for as long as it takes it to notice; nothing that is decided on
+// such an answer can be written, as every write is conditional and needs the others.
 //
 // A frame above the server's limit travels in parts. The parts of a frame whose writer
 // died stay in the stream; the next writer starts behind them with the whole frame, and
@@ -47,8 +56,12 @@
 //     can still be written and apply can make room. If it fills all the same, the server
 //     stops answering and remembers the error for ever; the bus replaces it by a fresh one
 //     over the same files and goes on when there is space.
-//   - The stream or the bucket is not there although it must be: a marker file beside the
-//     store knows its epoch, and Open refuses with a StreamLostError that says what to do.
+//   - The stream or the bucket is not there although it must be, or is another: each holds
+//     the epoch of both, and beside an embedded store there is a marker file. Open, and the
+//     sessions of a bus that was open already, refuse with a StreamLostError that says what
+//     to do. See prepare.go for what can be known.
+//   - A server dies, hangs or is cut off: questions are asked again, of another server if
+//     there is one; the connection is made again for ever. See ask.
 //   - Another writer, another consumer: the one that was there first, or wakes up late,
 //     gets ErrFenced.
 //

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -83,7 +84,7 @@ const (
 	stopTimeout   = 10 * time.Second
 )
 
-func (e *embedded) options() (*server.Options, error) {
+func (e *embedded) options(ctx context.Context) (*server.Options, error) {
 	public, err := e.key.PublicKey()
 	if err != nil {
 		return nil, fmt.Errorf("use key of data folder: %w", err)
@@ -111,7 +112,7 @@ func (e *embedded) options() (*server.Options, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", e.listen, err)
 	}
-	if options.Port, err = net.LookupPort("tcp", port); err != nil {
+	if options.Port, err = net.DefaultResolver.LookupPort(ctx, "tcp", port); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", e.listen, err)
 	}
 	if options.Port == 0 {
@@ -127,7 +128,7 @@ func (e *embedded) options() (*server.Options, error) {
 
 // start runs a new server; the caller holds mu.
 func (e *embedded) start(ctx context.Context) error {
-	options, err := e.options()
+	options, err := e.options(ctx)
 	if err != nil {
 		return err
 	}
@@ -214,10 +215,12 @@ func (e *embedded) healthError() error {
 	if srv == nil {
 		return errServerDown
 	}
-	if h := srv.Healthz(nil); h.Error != "" {
-		return errors.New(h.Error)
+	h := srv.Healthz(nil)
+	// A server that is only busy is not ready within the millisecond that it is given.
+	if h.Error == "" || strings.Contains(h.Error, "ready for connections") {
+		return nil
 	}
-	return nil
+	return errors.New(h.Error)
 }
 
 // watch looks after the server until done is closed: with nothing but clients of other

@@ -94,7 +94,8 @@ func (e *StreamLostError) Error() string {
 	return fmt.Sprintf("the stream in %s is lost: %s. Either restore %s from a backup of one moment, "+
 		"or start a new stream: stop all processes of the pipeline, %s, and start again; "+
 		"capture then reads everything that the sink has not committed again from the replication slot, "+
-		"which is complete if the slot was only confirmed for what the sink had applied",
+		"which is complete if the slot was only confirmed for what the sink had applied. "+
+		"Tables without a key cannot be repaired so: copy them anew",
 		e.Where, e.Reason, whole, anew)
 }
 

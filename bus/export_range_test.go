@@ -64,4 +64,6 @@ func removeLetters(ctx context.Context, b *Bus, subject string) error {
 func DeleteKey(ctx context.Context, b *Bus, key string) error { return b.bucket.Delete(ctx, key) }
 
 // DeleteBoard deletes the bucket of the board, as somebody does by hand.
-func DeleteBoard(ctx context.Context, b *Bus) error { return b.js.DeleteKeyValue(ctx, b.cfg.boardName()) }
+func DeleteBoard(ctx context.Context, b *Bus) error {
+	return b.js.DeleteKeyValue(ctx, b.cfg.boardName())
+}

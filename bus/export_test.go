@@ -48,3 +48,12 @@ func ReadHeader(ctx context.Context, b *Bus, sequence uint64) (nats.Header, erro
 	m, ok, err := b.message(ctx, sequence)
 	return m.header, errors.Join(err, errNoMessage(sequence, ok))
 }
+
+// Redacted returns what an error looks like to somebody who may not know the URLs.
+func Redacted(list string, err error) (string, error) {
+	where, parseErr := parseServers(list)
+	if parseErr != nil {
+		return "", parseErr
+	}
+	return where.redacted(err).Error(), nil
+}

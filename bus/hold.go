@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
 )
 
 // holdPrefix begins the names under which readers announce what they have yet to read.
@@ -25,9 +27,14 @@ type hold struct {
 	b     *Bus
 	name  string
 	after atomic.Uint64
-	quit  chan struct{}
-	done  chan struct{}
-	once  sync.Once
+	// Of the frame that was delivered last, for the goroutine that reads.
+	begun bool
+	last  cdc.Position
+	upTo  cdc.LSN
+
+	quit chan struct{}
+	done chan struct{}
+	once sync.Once
 }
 
 func (h *hold) value(after uint64) []byte { return strconv.AppendUint(nil, after, 10) }

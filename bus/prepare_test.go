@@ -3,6 +3,7 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -174,6 +175,7 @@ func TestRuinedStreamsOfNATSAreNoticed(t *testing.T) {
 			if err := c.do(ctx, jetStream(t, url)); err != nil {
 				t.Fatal(err)
 			}
+			names := streamNames(ctx, t, url)
 			for _, existing := range []bool{true, false} {
 				b, err = bustest.TryOpen(t, bus.Config{URL: url, Existing: existing})
 				if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -181,7 +183,9 @@ func TestRuinedStreamsOfNATSAreNoticed(t *testing.T) {
 				}
 			}
 			if c.want != "" {
-				t.Log(err)
+				if after := streamNames(ctx, t, url); after != names {
+					t.Errorf("a refusal left %s of %s", after, names)
+				}
 				return
 			}
 			if err != nil {
@@ -194,6 +198,20 @@ func TestRuinedStreamsOfNATSAreNoticed(t *testing.T) {
 			readAll(t, b, 0, 3)
 		})
 	}
+}
+
+func streamNames(ctx context.Context, t *testing.T, url string) string {
+	t.Helper()
+	names := jetStream(t, url).StreamNames(ctx)
+	var all []string
+	for name := range names.Name() {
+		all = append(all, name)
+	}
+	if err := names.Err(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
 }
 
 // TestReplacedStreamEndsTheSessions replaces stream and bucket while they are in use.

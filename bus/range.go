@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
@@ -288,7 +289,9 @@ func (b *Bus) purgedOr(ctx context.Context, gap *GapError, problem error) error 
 // live apply and without a trace on the server that outlives it for long: Ack does
 // nothing. While it is open, a hold keeps the janitor from purging what the reader has
 // yet to deliver; a reader whose process died keeps it for BoardTTL. Errors are those of
-// [Bus.Consumer]; Next returns a *PurgedError if the stream was purged all the same.
+// [Bus.Consumer]; Next returns a *PurgedError if the stream was purged all the same, and a
+// *GapError where a frame says that what comes before it was lost with the end of the
+// stream. Whether the first frame is what the caller wants to begin with shows in its Prev.
 func (b *Bus) Reader(ctx context.Context, after uint64) (*Consumer, error) {
 	id := strings.ToLower(rand.Text()[:12])
 	c := &Consumer{
@@ -340,12 +343,27 @@ func readerConfig(name, owner string, after uint64) jetstream.ConsumerConfig {
 	}
 }
 
-// passed notes that a reader has delivered everything up to the sequence.
-func (c *Consumer) passed(sequence uint64) {
+// passed notes that a reader delivers the frame that ends with the message, and that
+// everything before is delivered. Live apply knows what it has applied; a reader has
+// nothing but the stream, so for it a frame that does not follow the one before is the end.
+func (c *Consumer) passed(sequence uint64, header nats.Header) error {
+	prev, errPrev := cdc.ParsePosition(header.Get(HeaderPrev))
+	last, errLast := cdc.ParsePosition(header.Get(HeaderLast))
+	end, errEnd := cdc.ParseLSN(header.Get(HeaderEnd))
+	if err := errors.Join(errPrev, errLast, errEnd); err != nil {
+		return fmt.Errorf("read header of sequence %d: %w", sequence, err)
+	}
+	h := c.hold
+	if h.begun && prev.After(h.last) && prev.Commit > h.upTo {
+		return &GapError{Expected: sequence, Found: sequence, Reason: fmt.Sprintf(
+			"the history between %s and %s is missing, it was lost with the end of the stream", h.last, prev)}
+	}
+	h.begun, h.last, h.upTo = true, last, end
 	c.mu.Lock()
 	c.acked = max(c.acked, sequence)
 	c.mu.Unlock()
-	c.hold.after.Store(sequence)
+	h.after.Store(sequence)
+	return nil
 }
 
 // endReading removes a reader's traces; what cannot be removed goes by itself.

@@ -194,9 +194,15 @@ func testReaderHoldsTheHistory(t *testing.T, cfg bus.Config) {
 	}
 	wait(20, true)
 	<-time.After(4 * time.Second) // longer than an announcement lives
-	wait(20, true)
+	if after, ok := b.Held(); after != 20 || !ok {
+		t.Errorf("after a while Held says %d, %v", after, ok)
+	}
 	reader.Close()
+	began := time.Now()
 	wait(0, false)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("the hold of a closed reader ended after %s", took)
+	}
 
 	if reader, err = b.Reader(ctx, 20); err != nil {
 		t.Fatal(err)
@@ -240,5 +246,48 @@ func TestReaderGoesOnAfterARestartOfTheServer(t *testing.T) {
 	}
 	if _, err := check.Read(ctx, reader, 302); err != nil || check.Skipped > 0 || check.Frames != 302 {
 		t.Errorf("%d frames, %d changes twice, %v", check.Frames, check.Skipped, err)
+	}
+}
+
+// TestReaderStopsWhereHistoryWasLost publishes a frame that says that it does not follow
+// the end of the stream. Live apply is past that and goes on.
+func TestReaderStopsWhereHistoryWasLost(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	b := bustest.Open(t, bus.Config{})
+	publish(t, b, 3, 10)
+	p, err := b.Publisher(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	s := bustest.NewSource(b.Epoch(), cdc.Tail{Last: cdc.Position{Commit: 6500}, End: 6500})
+	data, h := s.Frame(1, 10)
+	if err := p.Publish(ctx, data, h, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	live, err := b.Consumer(ctx, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	if _, err := live.Next(ctx); err != nil {
+		t.Errorf("live apply: %v", err)
+	}
+	reader, err := b.Reader(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	check := bustest.Checker{Epoch: b.Epoch()}
+	if _, err := check.Read(ctx, reader, 3); err != nil {
+		t.Fatal(err)
+	}
+	var gap *bus.GapError
+	if _, err := reader.Next(ctx); !errors.As(err, &gap) || gap.Found != 4 {
+		t.Errorf("the reader got %v", err)
 	}
 }

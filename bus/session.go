@@ -45,6 +45,8 @@ type session struct {
 	// clustered tells that the stream belongs to a cluster, of any size.
 	clustered bool
 	prev      *cdc.Position
+	// admitted tells that prev is of a frame of this session.
+	admitted bool
 
 	inbox    string
 	acks     chan *nats.Msg
@@ -186,10 +188,10 @@ func (s *session) resetTimer() {
 
 // admit queues the messages of a frame.
 func (s *session) admit(f *frame) error {
-	if s.prev != nil && f.header.Prev != *s.prev {
+	if s.prev != nil && f.header.Prev != *s.prev && !s.newStretch(f.header.Prev) {
 		return fmt.Errorf("publish frame up to %s: it follows %s, the stream ends at %s", f.header.Last, f.header.Prev, *s.prev)
 	}
-	s.prev = &f.header.Last
+	s.prev, s.admitted = &f.header.Last, true
 	size := int(s.b.nc.MaxPayload()) - headerAllowance
 	n := max(1, (len(f.data)+size-1)/size)
 	base := frameHeader(&f.header)
@@ -217,6 +219,13 @@ func (s *session) admit(f *frame) error {
 		s.queue = append(s.queue, o)
 	}
 	return nil
+}
+
+// newStretch reports whether the session's first frame says that it does not follow the
+// stream's end: what came between was lost with the end of the stream, and is nowhere to
+// be had any more. Apply has it, or refuses.
+func (s *session) newStretch(prev cdc.Position) bool {
+	return !s.admitted && prev.Ordinal == 0 && prev.After(*s.prev)
 }
 
 // send puts messages under way while the window has room.

@@ -61,9 +61,16 @@ func serveSocket(folder string, open func() (net.Conn, error), log *slog.Logger)
 	return s, nil
 }
 
-// inFolder calls f with a path of the file that fits into the 108 bytes of a socket's
-// address, however long the folder's is.
+// socketPathMax is less than any system's limit for the address of a socket: 108 bytes
+// on Linux, 104 elsewhere.
+const socketPathMax = 100
+
+// inFolder calls f with a path of the file that fits into the address of a socket. Where
+// the folder's own is too long it is one through its descriptor, which Linux has.
 func inFolder(folder, name string, f func(path string) error) error {
+	if path := filepath.Join(folder, name); len(path) <= socketPathMax {
+		return f(path)
+	}
 	d, err := os.Open(folder) //nolint:gosec // A configured folder.
 	if err != nil {
 		return err

@@ -253,7 +253,7 @@ func TestNothingListensByDefault(t *testing.T) {
 		if err != nil {
 			continue // skip: no such protocol here.
 		}
-		for _, line := range strings.Split(string(data), "\n") {
+		for line := range strings.SplitSeq(string(data), "\n") {
 			if f := strings.Fields(line); len(f) > 9 && inodes[f[9]] {
 				t.Errorf("%s: %s", table, line)
 			}

@@ -39,6 +39,14 @@ func TestMalformedURLsShowNothing(t *testing.T) {
 	}
 }
 
+func TestSecretsOfURLsAreTakenOutOfErrors(t *testing.T) {
+	t.Parallel()
+	text, err := bus.Redacted("nats://u%40:hunter%212@h:1,nats://token@h:2", errors.New("u%40:hunter%212 hunter!2 token at h"))
+	if err != nil || strings.Contains(text, "hunter") || strings.Contains(text, "token") || !strings.Contains(text, "at h") {
+		t.Errorf("got %q, %v", text, err)
+	}
+}
+
 func TestContradictionsAreRefused(t *testing.T) {
 	t.Parallel()
 	for want, cfg := range map[string]bus.Config{

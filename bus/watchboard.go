@@ -260,7 +260,7 @@ func (f *follower) look(ctx context.Context) (again bool, err error) {
 		if err != nil || !c.life.Equal(f.life) || c.revision > info.State.LastSeq {
 			continue
 		}
-		if _, there := info.State.Subjects["$KV."+f.b.cfg.boardName()+"."+key]; !there && false {
+		if _, there := info.State.Subjects["$KV."+f.b.cfg.boardName()+"."+key]; !there {
 			f.gone(name)
 		}
 	}

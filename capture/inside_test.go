@@ -151,15 +151,15 @@ func TestErrorThatStaysTheSameIsLoggedOnceAndThenRarely(t *testing.T) {
 	}
 }
 
-func TestApplicationNameFitsAndBeginsWithTheSlot(t *testing.T) {
+func TestApplicationNameFitsAndBeginsWithTheStream(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ slot, instance, want string }{
-		{"s", "", "dbmazz/s"},
-		{"s", "host-1 (42)", "dbmazz/s/host-1 (42)"},
-		{"s", "höst", "dbmazz/s/h?st"},
-		{strings.Repeat("s", 63), "i", "dbmazz/" + strings.Repeat("s", 56)},
+		{"s", "", "dbmazz/01234567/s"},
+		{"s", "host-1 (42)", "dbmazz/01234567/s/host-1 (42)"},
+		{"s", "höst", "dbmazz/01234567/s/h?st"},
+		{strings.Repeat("s", 63), "i", "dbmazz/01234567/" + strings.Repeat("s", 47)},
 	} {
-		if got := applicationName(test.slot, test.instance); got != test.want || !strings.HasPrefix(got, applicationName(test.slot, "")) {
+		if got := applicationName("0123456789", test.slot, test.instance); got != test.want || !strings.HasPrefix(got, holderPrefix("0123456789")) {
 			t.Errorf("slot %q, instance %q: %q", test.slot, test.instance, got)
 		}
 	}

@@ -18,13 +18,15 @@ import (
 // replication, on a new one each time.
 type source struct {
 	cfg  *Config
+	// epoch is that of the stream that this capture publishes to.
+	epoch func() string
 	sql  *pgx.ConnConfig
 	addr string
 	turn chan struct{} // holds one token: the right to use conn
 	conn *pgx.Conn
 }
 
-func newSource(cfg *Config) (*source, error) {
+func newSource(cfg *Config, epoch func() string) (*source, error) {
 	sql, err := pgx.ParseConfig(cfg.SourceURL)
 	if err != nil {
 		// The error may quote parts of the URL, the password among them.
@@ -35,7 +37,7 @@ func newSource(cfg *Config) (*source, error) {
 	}
 	sql.DialFunc = dial
 	delete(sql.RuntimeParams, "replication")
-	s := &source{cfg: cfg, sql: sql, addr: hosts(&sql.Config), turn: make(chan struct{}, 1)}
+	s := &source{cfg: cfg, epoch: epoch, sql: sql, addr: hosts(&sql.Config), turn: make(chan struct{}, 1)}
 	s.turn <- struct{}{}
 	return s, nil
 }
@@ -81,7 +83,7 @@ var settings = map[string]string{
 // connectSQL opens a connection for statements.
 func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 	cfg := s.sql.Copy()
-	cfg.RuntimeParams["application_name"] = applicationName(s.cfg.Slot, s.cfg.Instance)
+	cfg.RuntimeParams["application_name"] = applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance)
 	cfg.RuntimeParams["client_encoding"] = "UTF8"
 	cfg.RuntimeParams["statement_timeout"] = strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10)
 	cfg.RuntimeParams["lock_timeout"] = strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10)
@@ -96,7 +98,7 @@ func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 func (s *source) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
 	cfg := s.sql.Config.Copy()
 	maps.Copy(cfg.RuntimeParams, settings)
-	cfg.RuntimeParams["application_name"] = applicationName(s.cfg.Slot, s.cfg.Instance)
+	cfg.RuntimeParams["application_name"] = applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance)
 	cfg.RuntimeParams["replication"] = "database"
 	// A role's default could end the session or a long decode.
 	cfg.RuntimeParams["statement_timeout"] = "0"

@@ -14,10 +14,14 @@ import (
 // nameMax is the longest application_name, NAMEDATALEN less one.
 const nameMax = 63
 
-// applicationName is what the server shows of our connections: the pipeline by its slot,
-// and the process. A standby that takes over knows its predecessor by the first part.
-func applicationName(slot, instance string) string {
-	name := "dbmazz/" + slot
+// epochMax is how much of the stream's epoch is in the name of a connection.
+const epochMax = 8
+
+// applicationName is what the server shows of our connections: the stream by the
+// beginning of its epoch, the slot, and the process. A standby that takes over knows its
+// predecessor by the first part: one that publishes to another stream is none.
+func applicationName(epoch, slot, instance string) string {
+	name := "dbmazz/" + epoch[:min(len(epoch), epochMax)] + "/" + slot
 	if instance != "" {
 		name += "/" + strings.Map(func(r rune) rune {
 			if r < ' ' || r > '~' {
@@ -49,6 +53,9 @@ func (c *Capture) fence() error {
 	}
 	return nil
 }
+
+// holderPrefix is how the names of all connections begin that publish to a stream.
+func holderPrefix(epoch string) string { return applicationName(epoch, "", "") }
 
 const (
 	// takeoverGrace is how long a holder of the slot may take to leave by itself.
@@ -97,7 +104,7 @@ WHERE s.slot_name = $1 AND s.active_pid = $2 AND s.active`
 func (c *Capture) endHolder(ctx context.Context, conn *pgx.Conn, s *slot) error {
 	var name string
 	var ended *bool
-	err := conn.QueryRow(ctx, endHolderQuery, s.Name, s.ActivePID, applicationName(s.Name, "")).Scan(&name, &ended)
+	err := conn.QueryRow(ctx, endHolderQuery, s.Name, s.ActivePID, holderPrefix(c.stream.Epoch())).Scan(&name, &ended)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // It has just left.
 	}
@@ -109,7 +116,7 @@ func (c *Capture) endHolder(ctx context.Context, conn *pgx.Conn, s *slot) error 
 		return fmt.Errorf("take over slot %q: %w", s.Name, err)
 	}
 	if ended == nil {
-		return setupProblem("Failed to take over replication slot '%s': it is in use by the process with pid %d, which calls itself '%s' and is no dbmazz of this pipeline. If it should not be: SELECT pg_terminate_backend(%d)",
+		return setupProblem("Failed to take over replication slot '%s': it is in use by the process with pid %d, which calls itself '%s' and is no dbmazz of this pipeline and stream. If it should not be: SELECT pg_terminate_backend(%d)",
 			s.Name, s.ActivePID, name, s.ActivePID)
 	}
 	c.log.WarnContext(ctx, "took the slot over: the connection that held it was ended", "slot", s.Name, "pid", s.ActivePID, "application_name", name)

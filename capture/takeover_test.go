@@ -150,7 +150,7 @@ func TestSlotIsTakenOnlyFromADbmazzOfThePipeline(t *testing.T) {
 	first := newRig(t, db, "t")
 	first.startStreaming()
 	name := "SELECT application_name FROM pg_stat_activity a JOIN pg_replication_slots s ON s.active_pid = a.pid WHERE slot_name = $1"
-	if got, want := pgtest.Value[string](db, name, first.cfg.Slot), "dbmazz/"+first.cfg.Slot; got != want {
+	if got, want := pgtest.Value[string](db, name, first.cfg.Slot), "dbmazz/"+first.stream.Epoch()[:min(8, len(first.stream.Epoch()))]+"/"+first.cfg.Slot; got != want {
 		t.Errorf("application_name is %q, want %q", got, want)
 	}
 	// A role that is not the holder's and may not signal it.
@@ -163,6 +163,14 @@ func TestSlotIsTakenOnlyFromADbmazzOfThePipeline(t *testing.T) {
 		t.Errorf("without permission: %s", s.LastError)
 	}
 	second.stop()
+	// A dbmazz that publishes to another stream.
+	stranger := newRig(t, db, "t")
+	stranger.cfg.Takeover = true
+	stranger.stream.Rename("stranger")
+	if s := stranger.refused(); !strings.Contains(s.LastError, "is no dbmazz of this pipeline and stream") {
+		t.Errorf("from the capture of another stream: %s", s.LastError)
+	}
+	stranger.stop()
 	first.stop()
 
 	// Somebody else's reader.

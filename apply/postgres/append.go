@@ -81,12 +81,10 @@ func (w *writer) movedFrom(ctx context.Context, row *apply.Row) (values []*strin
 		return nil, false, err
 	case own != nil && ownVersion > commit:
 		return nil, false, nil
-	case from != nil && fromVersion < commit:
+	case from != nil && fromVersion < int64(row.MovedBefore): //nolint:gosec // As above.
 		return from, true, nil
 	case own != nil && ownVersion == commit:
 		return own, true, nil
-	case from != nil && fromVersion == commit:
-		return from, true, nil
 	}
 	return nil, false, nil
 }

@@ -27,6 +27,7 @@ func RunGuarded(t *testing.T, open Open) {
 		{"MovedRowsFindTheirValues", testGuardedMoved},
 		{"MovedRowsMayExchangeKeys", testGuardedExchange},
 		{"MovedRowsThatComeLateStayOut", testGuardedMovedLate},
+		{"MovedRowsTakeNothingFromLaterRowsWithTheirKey", testGuardedMovedReused},
 		{"TruncateSparesLaterRows", testGuardedTruncate},
 		{"AllHistoryAgainChangesNothing", testGuardedHistory},
 		{"ProcessThatMayNotWriteWritesNothing", testFence},
@@ -49,9 +50,12 @@ func (e *env) cancelled(t *testing.T, batch *apply.TableBatch) {
 	}
 }
 
-// at gives a row a commit LSN.
+// at gives a row a commit LSN; one that moved did so in the same transaction.
 func at(commit cdc.LSN, row apply.Row) apply.Row {
 	row.Position = cdc.Position{Commit: commit, Ordinal: 1}
+	if row.MovedFrom != nil {
+		row.MovedBefore = commit
+	}
 	return row
 }
 
@@ -165,12 +169,14 @@ func testGuardedMoved(t *testing.T, e *env) {
 	b := e.prepare(t, s)
 	moved := func(from string, values ...any) apply.Row { return Moved(Tuple(from, nil, nil, nil, nil), values...) }
 	// 1 has not moved, 2 has moved to 22 before and a later row has its key, 3 came in
-	// the transaction that moves it.
+	// the transaction that moves it, which has not been through since.
+	third := at(0x4000, moved("3", "33", "c", "3.00", Unchanged, Unchanged))
+	third.MovedBefore++
 	e.apply(t, b.Of(at(0x4000, Insert("3", "c", "3.00", "note 3", nil)), at(0x3000, Insert("1", "a", "1.00", "note 1", `{"k": 1}`)), at(0x5000, Insert("2", "later", nil, "other", nil)), at(0x4000, Insert("22", "b2", "2.00", "note 2", nil))))
 	e.applyGuarded(t, b.guarded(
 		at(0x4000, DeleteKey("1", nil, nil, nil, nil)), at(0x4000, moved("1", "11", "a2", "1.00", Unchanged, Unchanged)),
 		at(0x4000, DeleteKey("2", nil, nil, nil, nil)), at(0x4000, moved("2", "22", "b2", "2.00", Unchanged, Unchanged)),
-		at(0x4000, DeleteKey("3", nil, nil, nil, nil)), at(0x4000, moved("3", "33", "c", "3.00", Unchanged, Unchanged)),
+		at(0x4000, DeleteKey("3", nil, nil, nil, nil)), third,
 	))
 	e.want(
 		t, s, []string{"11", "a2", "1.00", "note 1", `{"k": 1}`}, []string{"2", "later", Null, "other", Null},
@@ -202,6 +208,34 @@ func testGuardedMovedLate(t *testing.T, e *env) {
 		at(0x4000, moved("3", "31", "c", nil, Unchanged, nil)),
 	))
 	e.want(t, s, []string{"11", "later", Null, "n", Null})
+}
+
+// testGuardedMovedReused moves a row away from a key that another row got in the same
+// transaction, and changes it once more in a later one.
+func testGuardedMovedReused(t *testing.T, e *env) {
+	s := people(t)
+	b := e.prepare(t, s)
+	moved := func(from string, values ...any) apply.Row {
+		row := at(0x5000, Moved(Tuple(from, nil, nil, nil, nil), values...))
+		row.MovedBefore = 0x4000
+		return row
+	}
+	e.apply(t, b.Of(at(0x3000, Insert("4", "d", nil, "n", nil))))
+	e.apply(t, b.Of(
+		at(0x4000, Insert("1", "another", nil, "other", nil)), at(0x5000, Insert("11", "a", nil, "n", nil)),
+		at(0x4000, Insert("2", "another", nil, "other", nil)), at(0x5000, DeleteKey("3", nil, nil, nil, nil)),
+		at(0x4000, DeleteKey("4", nil, nil, nil, nil)),
+	))
+	e.applyGuarded(t, b.guarded(
+		at(0x4000, Insert("1", "another", nil, "other", nil)), moved("1", "11", "a", nil, Unchanged, nil),
+		at(0x4000, Insert("2", "another", nil, "other", nil)), moved("2", "21", "b", nil, Unchanged, nil),
+		at(0x5000, DeleteKey("3", nil, nil, nil, nil)), moved("3", "31", "c", nil, Unchanged, nil),
+		at(0x4000, DeleteKey("4", nil, nil, nil, nil)), moved("4", "41", "d", nil, Unchanged, nil),
+	))
+	e.want(
+		t, s, []string{"1", "another", Null, "other", Null}, []string{"11", "a", Null, "n", Null},
+		[]string{"2", "another", Null, "other", Null},
+	)
 }
 
 func testGuardedTruncate(t *testing.T, e *env) {

@@ -21,8 +21,8 @@ import (
 //
 // A load with deletes knows no such condition. Where deletes remove rows they are a
 // DELETE with the version in its WHERE, which reads first and commits later: a row that
-// another apply writes in between is lost, until the replay comes to the change that
-// wrote it. Replays in hard mode therefore go on to the end of what is applied.
+// another apply writes in between would be lost. Replays in hard mode therefore make live
+// apply wait while they delete.
 
 // condition is the merge_condition of the batch's loads.
 func (a *applyRun) condition() string {
@@ -101,7 +101,7 @@ func (a *applyRun) fillGuarded(ctx context.Context, conn *sql.Conn, rows []int32
 		if err != nil {
 			return nil, err
 		}
-		if source := origin(stored[key], stored[from], row.Position.Commit); source != nil {
+		if source := origin(stored[key], stored[from], row); source != nil {
 			tuples[n] = complete(row.Tuple, source.values, len(l.columns))
 		}
 	}
@@ -111,16 +111,15 @@ func (a *applyRun) fillGuarded(ctx context.Context, conn *sql.Conn, rows []int32
 // origin returns the row that has the values which a move left out, nil if the move
 // comes too late or nobody has them. own has the new key and from the one before; either
 // may be nil.
-func origin(own, from *storedRow, commit cdc.LSN) *storedRow {
+func origin(own, from *storedRow, row *apply.Row) *storedRow {
+	commit := row.Position.Commit
 	switch {
 	case own != nil && own.version > commit:
 		return nil // It has a later state.
-	case from != nil && !from.deleted && from.version < commit:
+	case from != nil && !from.deleted && from.version < row.MovedBefore:
 		return from // Not moved yet.
 	case own != nil && !own.deleted && own.version == commit:
 		return own // Moved before.
-	case from != nil && from.version == commit:
-		return from // Also if the delete of the old key was applied alone.
 	}
 	return nil
 }

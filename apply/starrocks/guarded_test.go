@@ -16,6 +16,9 @@ import (
 
 func at(commit cdc.LSN, row apply.Row) apply.Row {
 	row.Position = cdc.Position{Commit: commit, Ordinal: 1}
+	if row.MovedFrom != nil {
+		row.MovedBefore = commit
+	}
 	return row
 }
 
@@ -200,7 +203,9 @@ func TestGuardedMovesAreOneLoad(t *testing.T) {
 	}
 }
 
-func TestGuardedMoveFindsTheValuesOfARowThatIsMarkedByIt(t *testing.T) {
+// TestGuardedMoveTakesNothingFromAMark: the row that was deleted in the same transaction
+// may be another one that got the key after the move, and a mark may hold no values.
+func TestGuardedMoveTakesNothingFromAMark(t *testing.T) {
 	t.Parallel()
 	sink, server, b := prepared(t, nil)
 	for _, row := range []apply.Row{at(0x1000, sinktest.Insert("1", "a", "n")), at(0x2000, sinktest.DeleteKey("1", nil, nil))} {
@@ -213,7 +218,7 @@ func TestGuardedMoveFindsTheValuesOfARowThatIsMarkedByIt(t *testing.T) {
 	if _, err := sink.Apply(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}
-	if got := rowsOf(t, server, b.Schema); got != "2,b,n" {
+	if got := rowsOf(t, server, b.Schema); got != "" {
 		t.Errorf("rows are %s", got)
 	}
 }

@@ -119,7 +119,7 @@ func (s *Server) Launch(tb testing.TB) {
 	s.output = new(bytes.Buffer)
 	s.process = exec.Command(s.binary, "-c", s.config()) //nolint:gosec // Built here.
 	s.process.Stdout, s.process.Stderr = s.output, s.output
-	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.process.SysProcAttr = dieWithParent()
 	if err := s.process.Start(); err != nil {
 		tb.Fatal(err)
 	}

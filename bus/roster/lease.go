@@ -47,6 +47,11 @@ type Config struct {
 	// of TTL.
 	Margin time.Duration
 
+	// Dead tells of a member that cannot be at work any more whatever its record
+	// says, because it would need something that this member has locked. Its record
+	// is taken without waiting. May be nil.
+	Dead func(member string) bool
+
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger
 }
@@ -99,8 +104,9 @@ type Lease struct {
 	seen    sighting
 	own     string // id of the last term, which may have ended
 	term    *Term
-	busy    bool // in Acquire
-	waiting bool // as a standby
+	busy    bool  // in Acquire
+	waiting bool  // as a standby
+	err     error // what kept the last try from deciding anything
 }
 
 // New returns a member that does nothing yet.
@@ -174,6 +180,7 @@ func (l *Lease) Acquire(ctx context.Context) (*Term, error) {
 			return nil, fmt.Errorf("wait for leadership of %s: %w", l.cfg.Key, context.Cause(ctx))
 		}
 		term, wait, err := l.try(ctx, &next)
+		l.note(err)
 		if err != nil && ctx.Err() == nil {
 			l.log.WarnContext(ctx, "leadership cannot be decided", "err", err)
 		}
@@ -182,6 +189,19 @@ func (l *Lease) Acquire(ctx context.Context) (*Term, error) {
 		}
 		timer.Reset(wait)
 	}
+}
+
+// Err returns what keeps this member from finding out who leads, nil if nothing does.
+func (l *Lease) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+func (l *Lease) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
 }
 
 // begin makes sure that there is one Acquire at a time, and not beside a term.
@@ -272,6 +292,9 @@ func (l *Lease) see(value []byte, revision uint64, id string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seen.see(value, revision, at, l.cfg.TTL)
+	if l.cfg.Dead != nil && l.seen.record.Member != "" && l.cfg.Dead(l.seen.record.Member) {
+		return 0
+	}
 	return l.seen.wait(at, l.own, id)
 }
 

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/dbmazz/dbmazz/bus"
 	"github.com/dbmazz/dbmazz/bus/bustest"
 	"github.com/dbmazz/dbmazz/bus/roster"
@@ -58,7 +56,7 @@ func child(folder string) error {
 			return err
 		}
 		for {
-			at := bootTime()
+			at := time.Now().UnixNano()
 			if term.Check() != nil {
 				break
 			}
@@ -67,14 +65,6 @@ func child(folder string) error {
 		}
 		fmt.Println("lost", 0)
 	}
-}
-
-func bootTime() int64 {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic(err)
-	}
-	return t.Nano()
 }
 
 // process is a child as its parent sees it.

@@ -19,6 +19,7 @@ const (
 	verbReload    = "reload"   // apply: settings of batches
 	verbApplyUpTo = "apply_to" // apply: everything up to the tail, at once
 	verbHold      = "hold"     // apply: begin no batch for a while
+	verbPing      = "ping"     // apply: is it there
 	verbRelease   = "release"  // apply: go on after a hold
 	verbTables    = "tables"   // capture: which tables
 	verbDrain     = "drain"    // capture: see the drain through
@@ -32,6 +33,7 @@ type request struct {
 	Tail   cdc.Tail      `json:"tail,omitzero"`
 	State  api.State     `json:"state,omitempty"`
 	For    time.Duration `json:"for,omitempty"`
+	From   string        `json:"from,omitempty"`
 }
 
 // reply is the answer; Error is empty when the call was carried out.
@@ -112,7 +114,9 @@ func (p *pipeline) answer(ctx context.Context, s *stages, r request) error {
 	case verbApplyUpTo:
 		return s.apply.drain(ctx, r.Tail)
 	case verbHold, verbRelease:
-		return s.apply.hold(ctx, r.For)
+		return s.apply.hold(ctx, r.From, r.For)
+	case verbPing:
+		return nil
 	}
 	return fmt.Errorf("%q is not a call that this version knows", r.Verb)
 }

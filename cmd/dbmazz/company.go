@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dbmazz/dbmazz/api"
 )
 
 const (
-	// announceEvery is how often a process tells the others what it is at, aloneEvery
-	// how often where there can be no others but the tools.
+	// announceEvery is how often a process tells the others what it is at.
 	announceEvery = time.Second
-	aloneEvery    = 10 * time.Second
 	// silentAfter is when a process that has told nothing counts as silent.
 	silentAfter = 5 * time.Second
 	// forgetAfter is when a process that is silent is not listed any more, unless it
@@ -34,6 +34,8 @@ type member struct {
 	Started  time.Time    `json:"started"`
 	Capture  *captureView `json:"capture,omitempty"` // nil if the process has no such stage
 	Apply    *applyView   `json:"apply,omitempty"`
+	// Draining tells that the process sees a drain of the pipeline through.
+	Draining bool `json:"draining,omitempty"`
 }
 
 // neighbour is another process, and when it was heard of last, by the own clock.
@@ -72,6 +74,16 @@ func (c *company) list() []neighbour {
 func (c *company) present() bool {
 	for _, n := range c.list() {
 		if !n.gone && time.Since(n.heard) <= silentAfter {
+			return true
+		}
+	}
+	return false
+}
+
+// draining tells whether a process that is there sees a drain through.
+func (c *company) draining() bool {
+	for _, n := range c.list() {
+		if n.Draining && !n.gone && time.Since(n.heard) <= silentAfter {
 			return true
 		}
 	}
@@ -145,11 +157,7 @@ func (p *pipeline) announce(ctx context.Context, s *stages) error {
 		defer cancel()
 		_ = s.bus.Withdraw(bounded, name) // Its time runs out anyway.
 	}()
-	every := announceEvery
-	if s.capture != nil && s.apply != nil && s.apply.role.lease == nil {
-		every = aloneEvery
-	}
-	ticker := time.NewTicker(every)
+	ticker := time.NewTicker(announceEvery)
 	defer ticker.Stop()
 	failing := false
 	for {
@@ -180,6 +188,9 @@ func (p *pipeline) self(ctx context.Context, s *stages) member {
 		host = "unknown"
 	}
 	m := member{Instance: p.env.Instance, Host: host, PID: os.Getpid(), Version: version(), Started: p.started}
+	p.mu.Lock()
+	m.Draining = p.state == api.StateDraining
+	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	if s.capture != nil {

@@ -23,6 +23,34 @@ type desired struct {
 	FlushSize     *override[int]           `json:"flush_size,omitempty"`
 	FlushInterval *override[time.Duration] `json:"flush_interval,omitempty"`
 	Tables        *override[string]        `json:"tables,omitempty"`
+
+	// Holds are the tools that apply waits for, by instance, and until when at most.
+	Holds map[string]time.Time `json:"holds,omitempty"`
+}
+
+// held returns until when apply waits, zero if it does not.
+func (d *desired) held(now time.Time) (until time.Time) {
+	for _, end := range d.Holds {
+		if end.After(now) && end.After(until) {
+			until = end
+		}
+	}
+	return until
+}
+
+// hold sets or ends the hold of a tool, and forgets those that are over.
+func (d *desired) hold(owner string, until, now time.Time) {
+	holds := map[string]time.Time{}
+	for name, end := range d.Holds {
+		if end.After(now) {
+			holds[name] = end
+		}
+	}
+	delete(holds, owner)
+	if until.After(now) {
+		holds[owner] = until
+	}
+	d.Holds = holds
 }
 
 // override is a setting and what the environment said when it was made.
@@ -109,18 +137,17 @@ func (c *control) edit(ctx context.Context, change func(*desired)) error {
 	}
 }
 
-// follow hands over the state whenever it changes, until ctx is done.
-func (c *control) follow(ctx context.Context, changed func(desired)) error {
+// follow tells whenever the state has changed, until ctx is done.
+func (c *control) follow(ctx context.Context, changed func(context.Context)) error {
 	entries, err := c.bus.Watch(ctx, c.key)
 	if err != nil {
 		return fmt.Errorf("watch the control state: %w", err)
 	}
 	for entry := range entries {
-		d, err := c.take(entry.Value, entry.Revision)
-		if err != nil {
+		if _, err := c.take(entry.Value, entry.Revision); err != nil {
 			return err
 		}
-		changed(d)
+		changed(ctx)
 	}
 	if ctx.Err() == nil {
 		return errors.New("watch the control state: the bus is closed")

@@ -214,14 +214,22 @@ func (c *dlqDropCmd) Run(ctx context.Context, s *streams) error {
 			return err
 		}
 		if !c.Yes {
-			return fmt.Errorf("%d changes would be lost for good; add --yes if they may be", len(list))
+			return fmt.Errorf("%d letters, and the others of the same rows, would be lost for good; add --yes if they may be", len(list))
 		}
+		dropped := map[string]bool{}
 		for _, l := range list {
-			if err := letters.bus.Delete(ctx, l.ID); err != nil {
+			refs, err := letters.Refs(ctx)
+			if err != nil {
 				return err
 			}
+			for _, id := range apply.Related(refs, l.ID).Delete {
+				if err := letters.bus.Delete(ctx, id); err != nil {
+					return err
+				}
+				dropped[id] = true
+			}
 		}
-		_, err = fmt.Fprintf(t.out, "dropped %d letters\n", len(list))
+		_, err = fmt.Fprintf(t.out, "dropped %d letters\n", len(dropped))
 		return err
 	})
 }

@@ -23,7 +23,7 @@ type pipeline struct {
 	stop    context.CancelFunc // ends the process
 
 	mu       sync.Mutex
-	state    api.State // draining and stopped; whether it is paused is in the control state
+	state    api.State // draining, if this process sees it through, and stopped
 	starting string    // what the start is at, empty once the stages run
 	problem  string    // what keeps the start from going on
 	stages   *stages
@@ -65,12 +65,12 @@ func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
 	}
 	if p.parts&config.Capture != 0 {
 		s.capture = &captureStage{
-			role: p.role(b, roleCapture, p.env.BusURL != ""), env: p.env, log: p.log, bus: b, control: s.control, progress: s.progress,
+			role: p.role(b, roleCapture), env: p.env, log: p.log, bus: b, control: s.control, progress: s.progress,
 		}
 	}
 	if p.parts&config.Apply != 0 {
 		s.apply = &applyStage{
-			role: p.role(b, roleApply, p.env.BusURL != "" || p.parts == config.Apply), env: p.env, log: p.log, bus: b, control: s.control,
+			role: p.role(b, roleApply), env: p.env, log: p.log, bus: b, control: s.control,
 		}
 	}
 	p.mu.Lock()
@@ -81,12 +81,9 @@ func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
 
 // follow makes what another process has changed hold here too.
 func (p *pipeline) follow(ctx context.Context, s *stages) error {
-	return s.control.follow(ctx, func(d desired) {
-		if s.apply == nil {
-			return
-		}
-		if work := s.apply.now(); work != nil {
-			s.apply.enforce(work, d)
+	return s.control.follow(ctx, func(ctx context.Context) {
+		if s.apply != nil {
+			s.apply.enforce(ctx)
 		}
 	})
 }
@@ -99,14 +96,28 @@ func (p *pipeline) setState(state api.State) {
 
 // stateNow returns the state that the API shows; the lock is held.
 func (p *pipeline) stateNow() api.State {
-	if p.state == api.StateRunning && p.stages != nil && p.stages.control.get().Paused {
+	switch {
+	case p.state != api.StateRunning || p.stages == nil:
+		return p.state
+	case p.stages.company.draining():
+		return api.StateDraining
+	case p.stages.control.get().Paused:
 		return api.StatePaused
 	}
 	return p.state
 }
 
-// change begins a control call: the state must be one of from.
-func (p *pipeline) change(wanted api.State, from ...api.State) (*stages, error) {
+// change begins a control call: the state must be one of from. Another process may have
+// changed it a moment ago.
+func (p *pipeline) change(ctx context.Context, wanted api.State, from ...api.State) (*stages, error) {
+	p.mu.Lock()
+	s := p.stages
+	p.mu.Unlock()
+	if s != nil {
+		if _, err := s.control.load(ctx); err != nil {
+			return nil, err
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	state, allowed := p.stateNow(), false
@@ -126,7 +137,7 @@ func (p *pipeline) change(wanted api.State, from ...api.State) (*stages, error) 
 func (p *pipeline) Pause(ctx context.Context) error {
 	p.changes.Lock()
 	defer p.changes.Unlock()
-	s, err := p.change(api.StatePaused, api.StateRunning)
+	s, err := p.change(ctx, api.StatePaused, api.StateRunning)
 	if err != nil {
 		return err
 	}
@@ -138,7 +149,7 @@ func (p *pipeline) Pause(ctx context.Context) error {
 func (p *pipeline) Resume(ctx context.Context) error {
 	p.changes.Lock()
 	defer p.changes.Unlock()
-	s, err := p.change(api.StateRunning, api.StatePaused)
+	s, err := p.change(ctx, api.StateRunning, api.StatePaused)
 	if err != nil {
 		return err
 	}
@@ -161,7 +172,7 @@ func (p *pipeline) without(ctx context.Context, s *stages, err error, edit func(
 func (p *pipeline) Drain(ctx context.Context) error {
 	p.changes.Lock()
 	defer p.changes.Unlock()
-	s, err := p.change(api.StateDraining, api.StateRunning, api.StatePaused)
+	s, err := p.change(ctx, api.StateDraining, api.StateRunning, api.StatePaused)
 	if err != nil {
 		return err
 	}
@@ -173,10 +184,7 @@ func (p *pipeline) beginDrain(ctx context.Context, s *stages) error {
 	if err := s.control.edit(ctx, resumed); err != nil {
 		return err
 	}
-	p.setState(api.StateDraining)
-	if err := p.tellAll(ctx, s, api.StateDraining); err != nil {
-		p.log.WarnContext(ctx, "a process was not told of the drain", "err", err)
-	}
+	p.setState(api.StateDraining) // The others see it on the board.
 	go p.drain(context.WithoutCancel(ctx), s)
 	return nil
 }
@@ -273,7 +281,7 @@ func (p *pipeline) Stop(ctx context.Context) error {
 func (p *pipeline) Reload(ctx context.Context, r api.Reload) (api.Settings, error) {
 	p.changes.Lock()
 	defer p.changes.Unlock()
-	s, err := p.change(api.StateRunning, api.StateRunning, api.StatePaused)
+	s, err := p.change(ctx, api.StateRunning, api.StateRunning, api.StatePaused)
 	if err != nil {
 		return api.Settings{}, err
 	}

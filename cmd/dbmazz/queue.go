@@ -90,12 +90,24 @@ func (p *pipeline) waitsFor(err error) bool {
 	return !lost
 }
 
-// role makes a role of this process, with a lease where another process may have the same.
-func (p *pipeline) role(b *bus.Bus, name string, shared bool) *role {
+// ownerPrefix begins the name, in a lease, of a process that has the folder of the queue
+// open. The lock on the folder tells that another one with such a name is gone.
+const ownerPrefix = "owner/"
+
+// role makes a role of this process. Apply always has a lease, since the queue lets other
+// processes in; capture has none where the lock on the folder does the same.
+func (p *pipeline) role(b *bus.Bus, name string) *role {
 	r := &role{name: name, log: p.log}
-	if shared {
-		r.lease = roster.New(roster.Config{Store: b.Leases(), Key: leaseKey(name), Member: p.env.Instance, Logger: p.log})
+	owner := p.env.BusURL == "" && p.parts&config.Capture != 0
+	if owner && name == roleCapture {
+		return r
 	}
+	c := roster.Config{Store: b.Leases(), Key: leaseKey(name), Member: p.env.Instance, Logger: p.log}
+	if owner {
+		c.Member = ownerPrefix + p.env.Instance
+		c.Dead = func(member string) bool { return strings.HasPrefix(member, ownerPrefix) }
+	}
+	r.lease = roster.New(c)
 	return r
 }
 
@@ -107,7 +119,7 @@ func (r *role) leader() string {
 	if r.lease == nil {
 		return ""
 	}
-	return r.lease.Holder().Member
+	return strings.TrimPrefix(r.lease.Holder().Member, ownerPrefix)
 }
 
 // randomText returns random letters and digits.

@@ -30,7 +30,7 @@ func (t *tool) quiet(ctx context.Context) (quiet context.Context, release func()
 	case err != nil:
 		return nil, nil, err
 	case instance != "":
-		if err := t.call(ctx, instance, request{Verb: verbHold, For: holdFor}); err != nil {
+		if err := t.call(ctx, instance, request{Verb: verbHold, From: t.config.Instance, For: holdFor}); err != nil {
 			return nil, nil, err
 		}
 		quiet, cancel := context.WithDeadline(context.WithoutCancel(ctx), began.Add(quietFor))
@@ -38,7 +38,7 @@ func (t *tool) quiet(ctx context.Context) (quiet context.Context, release func()
 			cancel()
 			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			_ = t.call(bounded, instance, request{Verb: verbRelease}) // Its time runs out anyway.
+			_ = t.call(bounded, instance, request{Verb: verbRelease, From: t.config.Instance}) // Its time runs out anyway.
 		}, nil
 	}
 	lease := roster.New(roster.Config{Store: t.bus.Leases(), Key: leaseKey(roleApply), Member: t.config.Instance, Logger: t.log})
@@ -72,7 +72,7 @@ func (t *tool) applying(ctx context.Context) (string, error) {
 		}
 		// One that has died may still be on the board: ask.
 		ask, cancel := context.WithTimeout(ctx, time.Second)
-		err := t.call(ask, name, request{Verb: verbRelease})
+		err := t.call(ask, name, request{Verb: verbPing})
 		cancel()
 		if err == nil {
 			found = name

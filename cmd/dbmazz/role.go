@@ -26,6 +26,8 @@ type role struct {
 	lease *roster.Lease
 	term  atomic.Pointer[roster.Term]
 	alone atomic.Bool // at work without a lease
+	// problem is what ended the last term, nil if it was somebody else's lease.
+	problem atomic.Pointer[string]
 }
 
 // errNotLeading keeps a stage from acting between two terms.
@@ -68,6 +70,7 @@ func (r *role) lead(ctx context.Context, work func(context.Context) error) error
 		if err == nil {
 			r.log.InfoContext(ctx, "this process leads the stage", "stage", r.name)
 			err = r.serve(ctx, term, work)
+			r.failed(err)
 			r.log.InfoContext(ctx, "this process leads the stage no more", "stage", r.name, "err", err)
 		}
 		if ctx.Err() != nil {
@@ -79,6 +82,30 @@ func (r *role) lead(ctx context.Context, work func(context.Context) error) error
 		pause(ctx, time.Second)
 	}
 	return nil
+}
+
+// failed remembers what ended a term, for the status.
+func (r *role) failed(err error) {
+	if err == nil {
+		r.problem.Store(nil)
+		return
+	}
+	text := err.Error()
+	r.problem.Store(&text)
+}
+
+// trouble says what keeps the process from leading, empty if nothing but another does.
+func (r *role) trouble() string {
+	if r.lease == nil {
+		return ""
+	}
+	if err := r.lease.Err(); err != nil {
+		return err.Error()
+	}
+	if text := r.problem.Load(); text != nil {
+		return *text
+	}
+	return ""
 }
 
 // serve works through one term and gives the lease back, so that another process need

@@ -24,12 +24,13 @@ type applyStage struct {
 
 	mu   sync.Mutex
 	work *apply.Apply // nil while another process leads
+
+	enforcing sync.Mutex // keeps the order of what is enforced
 }
 
 // term applies while this process leads the stage, with the settings that are stored now.
 func (s *applyStage) term(ctx context.Context) error {
-	d, err := s.control.load(ctx)
-	if err != nil {
+	if _, err := s.control.load(ctx); err != nil {
 		return err
 	}
 	sink, err := newSink(s.env, false, s.log)
@@ -44,16 +45,31 @@ func (s *applyStage) term(ctx context.Context) error {
 		c.DeadLetters = deadLetters{s.bus.DeadLetters()}
 	}
 	work := apply.New(c, newApplyStream(s.bus, s.log), sink)
-	s.enforce(work, d)
 	s.set(work)
 	defer s.set(nil)
-	s.enforce(work, s.control.get()) // What was changed in between.
+	s.enforce(ctx)
 	return work.Run(ctx)
 }
 
-// enforce makes the desired state hold. It does not wait for a load that is running.
-func (s *applyStage) enforce(work *apply.Apply, d desired) {
+// enforce makes the desired state hold, as it was last heard of. It does not wait for a
+// load that is running.
+func (s *applyStage) enforce(ctx context.Context) {
+	s.enforcing.Lock()
+	defer s.enforcing.Unlock()
+	work := s.now()
+	if work == nil {
+		return
+	}
+	d := s.control.get()
 	work.Start(d.Paused)
+	now := time.Now()
+	if until := d.held(now); until.IsZero() {
+		work.Release()
+	} else {
+		done, cancel := context.WithCancel(ctx)
+		cancel()
+		_ = work.Hold(done, until.Sub(now)) // It says only that it did not wait.
+	}
 	work.Set(apply.Settings{
 		FlushRows: effective(d.FlushSize, s.env.FlushSize), FlushInterval: effective(d.FlushInterval, s.env.FlushInterval),
 	})
@@ -96,6 +112,7 @@ func (s *applyStage) pause(ctx context.Context) error {
 	if err := s.control.edit(ctx, paused(time.Now())); err != nil {
 		return err
 	}
+	s.enforce(ctx)
 	work := s.now()
 	if work == nil {
 		return errStarting
@@ -117,9 +134,7 @@ func (s *applyStage) resume(ctx context.Context) error {
 	if err := s.control.edit(ctx, resumed); err != nil {
 		return err
 	}
-	if work := s.now(); work != nil {
-		work.Resume()
-	}
+	s.enforce(ctx)
 	return nil
 }
 
@@ -136,9 +151,7 @@ func (s *applyStage) reload(ctx context.Context, r api.Reload) error {
 	if err != nil {
 		return err
 	}
-	if work := s.now(); work != nil {
-		s.enforce(work, s.control.get())
-	}
+	s.enforce(ctx)
 	return nil
 }
 
@@ -151,15 +164,20 @@ func (s *applyStage) drain(ctx context.Context, tail cdc.Tail) error {
 	return work.Drain(ctx, tail)
 }
 
-// hold keeps apply from beginning a batch for a time, or ends that if it is zero.
-func (s *applyStage) hold(ctx context.Context, d time.Duration) error {
+// hold keeps apply from beginning a batch for a time, or ends that if it is zero. It is
+// durable: a process that takes over meanwhile waits too.
+func (s *applyStage) hold(ctx context.Context, owner string, d time.Duration) error {
+	now := time.Now()
+	if err := s.control.edit(ctx, func(wish *desired) { wish.hold(owner, now.Add(d), now) }); err != nil {
+		return err
+	}
+	s.enforce(ctx)
 	work := s.now()
 	switch {
 	case work == nil:
 		return errStarting
 	case d == 0:
-		work.Release()
 		return nil
 	}
-	return work.Hold(ctx, d)
+	return work.Hold(ctx, time.Until(now.Add(d)))
 }

@@ -19,9 +19,10 @@ const askTimeout = 500 * time.Millisecond
 
 // seen is what is known of a stage and where it comes from.
 type seen struct {
-	known    bool // some process works at the stage, or did
-	here     bool // this process does
-	waits    bool // this process would, if no other did
+	known    bool   // some process works at the stage, or did
+	here     bool   // this process does
+	waits    bool   // this process would, if no other did
+	trouble  string // what keeps it from that
 	instance string
 	heard    time.Time
 	gone     bool
@@ -73,8 +74,12 @@ func (p *pipeline) picture(ctx context.Context, s *stages) view {
 	for _, n := range s.company.list() {
 		add(n.member, seen{known: true, instance: n.Instance, heard: n.heard, gone: n.gone}, n.gone || now.Sub(n.heard) > silentAfter)
 	}
-	v.capture.waits = self.Capture != nil && !self.Capture.Active
-	v.apply.waits = self.Apply != nil && !self.Apply.Active
+	if self.Capture != nil && !self.Capture.Active {
+		v.capture.waits, v.capture.trouble = true, s.capture.role.trouble()
+	}
+	if self.Apply != nil && !self.Apply.Active {
+		v.apply.waits, v.apply.trouble = true, s.apply.role.trouble()
+	}
 	return v
 }
 
@@ -132,6 +137,10 @@ func (s *seen) place(name string, w api.Work) api.Work {
 	case s.known && !s.silent():
 		w.Instance, w.Heard = s.instance, s.heard
 		return w
+	case s.waits && s.trouble != "":
+		return api.Work{
+			State: api.WorkRetrying, Detail: "waiting for the lease of the stage", Error: s.trouble, Instance: s.instance, Heard: s.heard,
+		}
 	case s.waits:
 		return api.Work{State: api.WorkStandby, Detail: "waiting for the lease of the process that did the work", Instance: s.instance, Heard: s.heard}
 	case !s.known:

@@ -130,7 +130,7 @@ func number(t testing.TB, name string, fallback int) int {
 }
 
 // endings are how the two are ended in turns: which, and whether it is asked to.
-var endings = []struct{ apply, asked bool }{{false, false}, {true, false}, {false, true}, {true, true}, {false, false}}
+var endings = []struct{ apply, asked bool }{{false, false}, {true, false}, {false, true}, {true, true}}
 
 // eachKilled ends one of the two at a time, at random moments under load, and starts it
 // again. It returns the last pair and the load, which goes on.
@@ -275,6 +275,7 @@ func TestRaceDetectorFindsNothingInEitherProcess(t *testing.T) {
 	l := a.load(random(t), 5*time.Millisecond)
 	l.more(20)
 	second.pause()
+	capture.isIn(pb.StatusResponse_PAUSED)
 	capture.resume()
 	second.sample()
 	a.does("replay", "--all", "--sink-database", "copy")

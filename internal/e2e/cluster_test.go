@@ -52,8 +52,8 @@ func clusterReplay(t *testing.T, servers []*bustest.Server) {
 	r.equal(loadTables...)
 }
 
-// TestALostServerOfTheClusterDelaysAndLosesNothing kills each server in turn, the leader
-// of the stream among them, and starts it again, under load.
+// TestALostServerOfTheClusterDelaysAndLosesNothing kills the server that leads the stream
+// and starts it again, under load.
 func TestALostServerOfTheClusterDelaysAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	servers := bustest.StartCluster(t, 3, bustest.ServerConfig{})
@@ -61,11 +61,12 @@ func TestALostServerOfTheClusterDelaysAndLosesNothing(t *testing.T) {
 	capture, apply := r.onCluster(servers).both()
 	l := r.load(random(t), 5*time.Millisecond)
 	l.more(20)
-	for _, s := range servers[:number(t, roundsEnv, len(servers))] {
-		s.Kill(t)
+	for range number(t, roundsEnv, 1) {
+		leader := bustest.Leader(t, servers, "DBMAZZ_"+r.slot)
+		leader.Kill(t)
 		l.more(20)
-		t.Logf("without %s all goes on after %s", s.Name(), r.flows().Round(time.Millisecond))
-		s.Start(t)
+		t.Logf("without %s all goes on after %s", leader.Name(), r.flows().Round(time.Millisecond))
+		leader.Start(t)
 		r.flows()
 	}
 	if capture.exited() || apply.exited() {

@@ -83,12 +83,16 @@ func TestSetupErrorIsRetriedUntilItIsGone(t *testing.T) {
 	r.same(s, "a", "later")
 }
 
-// attempts waits until capture has tried that often.
+// attempts waits until capture has tried that often: each time it says when the next try
+// is, with a random part. The log has an error that repeats itself only once.
 func (s *service) attempts(n int) {
 	s.t.Helper()
+	seen := map[string]bool{}
 	eventually(s.t, "capture goes on trying", func() (bool, string) {
-		now := strings.Count(s.out.String(), "capture session ended")
-		return now >= n, fmt.Sprintf("%d attempts", now)
+		if detail := s.stage("capture").GetDetail(); strings.HasPrefix(detail, "next attempt in") {
+			seen[detail] = true
+		}
+		return len(seen) >= n, fmt.Sprintf("%d attempts", len(seen))
 	})
 }
 

@@ -94,6 +94,10 @@ func TestPauseAndResumeReachApplyFromEitherProcess(t *testing.T) {
 		}
 		other.resume()
 		asked.isIn(pb.StatusResponse_RUNNING)
+		for range 5 { // What one has answered counts for the other at once.
+			asked.pause()
+			other.resume()
+		}
 		l.stop()
 		a.same(asked, loadTables...)
 	})

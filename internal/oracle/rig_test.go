@@ -39,6 +39,8 @@ type rig struct {
 	mode   starrocks.DeleteMode
 	sink   *setAside
 	apply  *apply.Apply
+	// streams makes capture take large transactions before their end.
+	streams bool
 	// capture is nil before start.
 	capture *capture.Capture
 
@@ -64,10 +66,11 @@ func newRig(t testing.TB, dbURL string, mode starrocks.DeleteMode) *rig {
 	return r
 }
 
-// hostile gives a database defaults under which values print in other ways than they must travel.
+// hostile gives a database defaults under which values print in other ways than they must travel, and few of which fit
+// into the memory of the decoder.
 func hostile(db *pgtest.DB) {
 	for _, setting := range []string{
-		"DateStyle = 'SQL, DMY'", "TimeZone = 'America/New_York'", "bytea_output = 'escape'", "IntervalStyle = 'iso_8601'", "extra_float_digits = -15", "client_encoding = 'UTF8'",
+		"DateStyle = 'SQL, DMY'", "TimeZone = 'America/New_York'", "bytea_output = 'escape'", "IntervalStyle = 'iso_8601'", "extra_float_digits = -15", "logical_decoding_work_mem = '64kB'",
 	} {
 		db.Exec("ALTER DATABASE " + db.Name() + " SET " + setting)
 	}
@@ -135,8 +138,9 @@ func (r *rig) start(tables []string) {
 	for _, name := range tables {
 		names = append(names, capture.Table{Schema: "public", Name: name})
 	}
-	r.capture, err = capture.New(capture.Config{SourceURL: r.url, Slot: slot, Publication: publication, Tables: names, Logger: log},
-		captureStream{b, bucket{b, "capture"}}, r.progress)
+	r.capture, err = capture.New(capture.Config{
+		SourceURL: r.url, Slot: slot, Publication: publication, Tables: names, Streaming: r.streams, SpoolDir: r.t.TempDir(), Logger: log,
+	}, captureStream{b, bucket{b, "capture"}}, r.progress)
 	r.must(err)
 	r.sink = &setAside{Sink: sink, refusals: map[string]map[string]*apply.RowError{}}
 	r.apply = apply.New(apply.Config{MinSpacing: 5 * time.Millisecond, FlushInterval: time.Second, BackoffMax: 50 * time.Millisecond, Logger: log},

@@ -179,8 +179,8 @@ func (t *table) update(r rnd, id int, some bool) string {
 // a key, which must tell rows apart.
 var shortKeys = []string{"float4", "float8", "money", "byte", "inet", "cidr", "macaddr", "macaddr8", "bit37", "lsn", "xid8", "tid", "regclass", "span"}
 
-// tableSet makes the tables for a server's types; keys is the share of those that get a table with a key of the type,
-// in percent.
+// tableSet makes the tables for a server's types; keys is the share of the types without a rule of their own
+// for keys, in percent, that get a table with such a key.
 func tableSet(kinds []*kind, keys int, r rnd) []*table {
 	var tables []*table
 	byFamily := func(prefix, existing string, wild int) {
@@ -207,7 +207,7 @@ func tableSet(kinds []*kind, keys int, r rnd) []*table {
 		for _, target := range k.also {
 			alone("other", target, 20)
 		}
-		if k.key == "" || !r.in(keys) {
+		if k.key == "" || (!slices.Contains([]string{"number", "text", "time"}, k.family) && !r.in(keys)) {
 			continue
 		}
 		layouts := []layout{keyBoth, keyLast}
