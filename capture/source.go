@@ -17,13 +17,13 @@ import (
 // source connects to the server: for SQL, on one connection that is kept, and for
 // replication, on a new one each time.
 type source struct {
-	cfg  *Config
+	cfg *Config
 	// epoch is that of the stream that this capture publishes to.
 	epoch func() string
-	sql  *pgx.ConnConfig
-	addr string
-	turn chan struct{} // holds one token: the right to use conn
-	conn *pgx.Conn
+	sql   *pgx.ConnConfig
+	addr  string
+	turn  chan struct{} // holds one token: the right to use conn
+	conn  *pgx.Conn
 }
 
 func newSource(cfg *Config, epoch func() string) (*source, error) {

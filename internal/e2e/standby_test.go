@@ -71,6 +71,10 @@ func (a *apart) replaced(active *service, signal syscall.Signal) {
 	a.t.Helper()
 	began := time.Now()
 	active.signal(signal)
+	if signal == syscall.SIGSTOP {
+		// What the stopped process does not read fills its connection.
+		a.db.Exec("INSERT INTO ledger SELECT -i, repeat('p', 1000000) FROM generate_series(10, 24) i")
+	}
 	id := pgtest.Value[int64](a.db, "INSERT INTO mark DEFAULT VALUES RETURNING id")
 	eventually(a.t, "another process brings what is committed", func() (bool, string) {
 		return a.row("mark", fmt.Sprintf("id = %d", id)) != nil, "nothing new in the sink"
@@ -125,8 +129,10 @@ func stoppedCaptureIsReplaced(t *testing.T, servers []*bustest.Server) {
 	captureIsReplaced(t, servers, syscall.SIGSTOP)
 }
 
+// captureIsReplaced is with the wal_sender_timeout that PostgreSQL has by default, so that
+// the server does not end the connection of the stopped process by itself in time.
 func captureIsReplaced(t *testing.T, servers []*bustest.Server, signal syscall.Signal) {
-	r := setup(t, loadDDL, loadTables...)
+	r := setupOn(t, pgtest.Database(t), starrockstest.Options{}, loadDDL, loadTables...)
 	a := r.onCluster(servers)
 	first, apply := a.both()
 	second := a.capture("capture-2")
