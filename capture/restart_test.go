@@ -2,6 +2,7 @@ package capture_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -276,10 +277,10 @@ func TestSetTablesAddsAndRemovesWhileStreaming(t *testing.T) {
 	published := "SELECT string_agg(tablename, ',' ORDER BY tablename) FROM pg_publication_tables WHERE pubname = $1"
 	db.Exec("INSERT INTO t VALUES (1)")
 	db.Exec("INSERT INTO u VALUES (1)")
-	if err := r.c.SetTables(t.Context(), []capture.Table{table("t"), table("nokey")}); err == nil || !strings.Contains(err.Error(), "nokey") {
+	if err := r.c.SetTables(t.Context(), []capture.Table{table("t"), table("nokey")}, kept); err == nil || !strings.Contains(err.Error(), "nokey") {
 		t.Fatalf("a table without a key: %v", err)
 	}
-	if err := r.c.SetTables(t.Context(), []capture.Table{table("t"), table("u")}); err != nil {
+	if err := r.c.SetTables(t.Context(), []capture.Table{table("t"), table("u")}, kept); err != nil {
 		t.Fatal(err)
 	}
 	if got := pgtest.Value[string](db, published, r.cfg.Publication); got != "t,u" {
@@ -287,7 +288,7 @@ func TestSetTablesAddsAndRemovesWhileStreaming(t *testing.T) {
 	}
 	db.Exec("INSERT INTO u VALUES (2)")
 	r.want("insert public.t (1)", "insert public.u (2)")
-	if err := r.c.SetTables(t.Context(), []capture.Table{table("u")}); err != nil {
+	if err := r.c.SetTables(t.Context(), []capture.Table{table("u")}, kept); err != nil {
 		t.Fatal(err)
 	}
 	if got := pgtest.Value[string](db, published, r.cfg.Publication); got != "u" {
@@ -302,4 +303,38 @@ func TestSetTablesAddsAndRemovesWhileStreaming(t *testing.T) {
 	db.Exec("INSERT INTO u VALUES (4)")
 	r.start()
 	r.want("insert public.t (1)", "insert public.u (2)", "insert public.u (3)", "insert public.u (4)")
+}
+
+// kept is a list of tables that was made durable.
+func kept(context.Context) error { return nil }
+
+func TestTableThatIsRemovedIsCapturedUntilTheListIsKept(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)")
+	r := newRig(t, db, "t", "u")
+	r.startStreaming()
+	db.Exec("INSERT INTO t VALUES (1); INSERT INTO u VALUES (1)")
+	err := r.c.SetTables(t.Context(), []capture.Table{table("t")}, func(context.Context) error {
+		db.Exec("INSERT INTO u VALUES (2)")
+		return errors.New("the process dies")
+	})
+	if err == nil {
+		t.Fatal("the list was not kept, and nobody is told")
+	}
+	db.Exec("INSERT INTO u VALUES (3)")
+	r.drain()
+	if n := len(r.changes()); n != 4 {
+		t.Errorf("%d changes, want 4: the list without the table was never kept", n)
+	}
+	published := "SELECT count(*) FROM pg_publication_tables WHERE pubname = $1"
+	if n := pgtest.Value[int](db, published, r.cfg.Publication); n != 2 {
+		t.Errorf("%d tables in the publication", n)
+	}
+	if err := r.c.SetTables(t.Context(), []capture.Table{table("t")}, kept); err != nil {
+		t.Fatal(err)
+	}
+	if n := pgtest.Value[int](db, published, r.cfg.Publication); n != 1 {
+		t.Errorf("%d tables in the publication once the list is kept", n)
+	}
 }

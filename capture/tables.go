@@ -14,7 +14,11 @@ import (
 // publication and takes those that are no longer wanted out of it, unless it publishes
 // everything. Changes of an added table are captured from the moment it is in the
 // publication. It needs a server that capture has reached.
-func (c *Capture) SetTables(ctx context.Context, tables []Table) error {
+//
+// keep makes the list durable. It is called when all tables of the list are captured, and
+// before any other is not captured any more: a capture that starts with the list of
+// before, because this one died or keep has failed, must not have missed anything.
+func (c *Capture) SetTables(ctx context.Context, tables []Table, keep func(context.Context) error) error {
 	if len(tables) == 0 {
 		return setupProblem("set tables: there must be at least one")
 	}
@@ -39,16 +43,27 @@ func (c *Capture) SetTables(ctx context.Context, tables []Table) error {
 		}
 	}
 	return c.source.with(ctx, func(conn *pgx.Conn) error {
-		if err := c.addTables(ctx, conn, rec, slices.Clone(tables)); err != nil {
+		if err := c.addTables(ctx, conn, rec, slices.Clone(tables), removed); err != nil {
 			return err
 		}
-		return c.removeTables(ctx, conn, removed)
+		if err := keep(ctx); err != nil {
+			c.want(before)
+			return fmt.Errorf("keep the list of tables: %w", err)
+		}
+		c.want(slices.Clone(tables))
+		if err := c.removeTables(ctx, conn, removed); err != nil {
+			return err
+		}
+		if err := rec.update(ctx, func(id *identity) { id.Published = slices.Clone(tables) }); err != nil {
+			return fmt.Errorf("set tables: %w", err)
+		}
+		return nil
 	})
 }
 
 // addTables makes the tables count before they are in the publication, so that not one
-// of their changes is passed over.
-func (c *Capture) addTables(ctx context.Context, conn *pgx.Conn, rec *record, tables []Table) error {
+// of their changes is passed over. Those that are to be removed count until then.
+func (c *Capture) addTables(ctx context.Context, conn *pgx.Conn, rec *record, tables, removed []Table) error {
 	srv, err := checkServer(ctx, conn)
 	if err != nil {
 		return err
@@ -71,13 +86,13 @@ func (c *Capture) addTables(ctx context.Context, conn *pgx.Conn, rec *record, ta
 	if err := out.err(); err != nil {
 		return err
 	}
-	before := c.Tables()
-	c.want(tables)
+	before, all := c.Tables(), slices.Concat(tables, removed)
+	c.want(all)
 	if err := pub.ensure(ctx, conn, infos); err != nil {
 		c.want(before)
 		return err
 	}
-	if err := rec.update(ctx, func(id *identity) { id.Published = slices.Clone(tables) }); err != nil {
+	if err := rec.update(ctx, func(id *identity) { id.Published = all }); err != nil {
 		return fmt.Errorf("set tables: %w", err)
 	}
 	var schemas []*cdc.Schema

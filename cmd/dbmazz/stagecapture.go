@@ -139,7 +139,8 @@ func (s *captureStage) view(ctx context.Context) *captureView {
 	return v
 }
 
-// setTables changes the publication first: a list that the source refuses is not kept.
+// setTables adds tables first, and keeps the list then: one that the source refuses is not
+// kept, and a table that is removed is captured until the list without it is kept.
 func (s *captureStage) setTables(ctx context.Context, names []string) error {
 	list, err := config.ParseTables(names...)
 	if err != nil {
@@ -149,12 +150,11 @@ func (s *captureStage) setTables(ctx context.Context, names []string) error {
 	if work == nil {
 		return errStarting
 	}
-	if err := work.SetTables(ctx, captureTables(list)); err != nil {
-		return fmt.Errorf("change the tables: %w", err)
-	}
-	err = s.control.edit(ctx, func(d *desired) { d.Tables = &override[string]{tableList(list), tableList(s.env.Tables)} })
+	err = work.SetTables(ctx, captureTables(list), func(ctx context.Context) error {
+		return s.control.edit(ctx, func(d *desired) { d.Tables = &override[string]{tableList(list), tableList(s.env.Tables)} })
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("change the tables: %w", err)
 	}
 	s.set(work, stream, list)
 	return nil
