@@ -89,7 +89,7 @@ func (p *pipeline) answer(ctx context.Context, s *stages, r request) error {
 	case verbState:
 		p.setState(r.State)
 		if r.State == api.StateStopped {
-			p.stop()
+			go p.leave(context.WithoutCancel(ctx), s)
 		}
 		return nil
 	case verbTables, verbDrain:

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -49,9 +50,21 @@ type neighbour struct {
 type company struct {
 	mu     sync.Mutex
 	others map[string]*neighbour
+	said   map[string]bool
 }
 
-func newCompany() *company { return &company{others: map[string]*neighbour{}} }
+func newCompany() *company {
+	return &company{others: map[string]*neighbour{}, said: map[string]bool{}}
+}
+
+// once tells whether something is said for the first time.
+func (c *company) once(what string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := !c.said[what]
+	c.said[what] = true
+	return first
+}
 
 // list returns the others, those that were heard of last first.
 func (c *company) list() []neighbour {
@@ -116,8 +129,21 @@ func (c *company) left(instance string) {
 const memberPrefix = "member."
 
 // company tells the others what this process is at and listens to what they are, until
-// ctx is done.
+// ctx is done. The pipeline works without it, so what keeps it from that is tried again.
 func (p *pipeline) company(ctx context.Context, s *stages) error {
+	for last := ""; ctx.Err() == nil; pause(ctx, 5*time.Second) {
+		again, cancel := context.WithCancel(ctx)
+		err := p.keepCompany(again, s)
+		cancel()
+		if err != nil && ctx.Err() == nil && err.Error() != last {
+			last = err.Error()
+			p.log.WarnContext(ctx, "other processes of the pipeline are neither seen nor told", "err", err)
+		}
+	}
+	return nil
+}
+
+func (p *pipeline) keepCompany(ctx context.Context, s *stages) error {
 	if err := p.answerCalls(ctx, s); err != nil {
 		return err
 	}
@@ -130,7 +156,7 @@ func (p *pipeline) company(ctx context.Context, s *stages) error {
 		for a := range news {
 			name, ok := strings.CutPrefix(a.Name, memberPrefix)
 			switch {
-			case !ok || name == p.env.Instance:
+			case !ok || (a.Gone && name == p.env.Instance):
 			case a.Gone:
 				s.company.left(name)
 			default:
@@ -139,13 +165,34 @@ func (p *pipeline) company(ctx context.Context, s *stages) error {
 					p.log.WarnContext(ctx, "announcement of another process cannot be read", "instance", name, "err", err)
 					continue
 				}
-				s.company.heardOf(m, time.Now())
+				p.heard(ctx, s, m)
 			}
 		}
-		return nil
+		return errBoardEnded
 	})
 	group.Go(func() error { return p.announce(ctx, s) })
 	return group.Wait()
+}
+
+// errBoardEnded begins the watch of the board again.
+var errBoardEnded = errors.New("the watch of the board has ended")
+
+// heard takes in what a process has told, and warns of what cannot be meant.
+func (p *pipeline) heard(ctx context.Context, s *stages, m member) {
+	if m.Instance == p.env.Instance {
+		if !m.Started.Equal(p.started) && s.company.once("instance "+m.Host) {
+			p.log.ErrorContext(ctx, "another process has the same INSTANCE: they cannot be told apart, give each its own", "instance", m.Instance, "host", m.Host, "pid", m.PID)
+		}
+		return
+	}
+	s.company.heardOf(m, time.Now())
+	if s.capture == nil || m.Capture == nil || m.Capture.Configured == tableList(p.env.Tables) {
+		return
+	}
+	if s.company.once("tables " + m.Instance + m.Capture.Configured) {
+		p.log.WarnContext(ctx, "another capture of the pipeline has a different TABLES: whichever leads captures its own list, and changes of tables that it does not name are not captured meanwhile",
+			"instance", m.Instance, "its_tables", m.Capture.Configured, "tables", tableList(p.env.Tables))
+	}
 }
 
 // announce tells the others what this process is at. Nothing depends on it but what

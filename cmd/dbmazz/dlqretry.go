@@ -18,6 +18,9 @@ func (c *dlqRetryCmd) Run(ctx context.Context, s *streams) error {
 		if err != nil {
 			return err
 		}
+		if err := checkTarget(ctx, t.bus, targetOf(t.config)); err != nil {
+			return err
+		}
 		sink, err := newSink(t.config, false, t.log)
 		if err != nil {
 			return fmt.Errorf("set up the sink: %w", err)
@@ -55,7 +58,7 @@ func (r *retry) alone(ctx context.Context, of bus.Letter) error {
 		return fmt.Errorf("make live apply wait: %w", err)
 	}
 	defer release()
-	return r.row(quiet, of)
+	return r.row(apply.WithFence(quiet, quiet.Err), of)
 }
 
 // row applies all letters of the rows that a letter is about, and deletes them once there

@@ -34,12 +34,19 @@ func (t *tool) quiet(ctx context.Context) (quiet context.Context, release func()
 			return nil, nil, err
 		}
 		quiet, cancel := context.WithDeadline(context.WithoutCancel(ctx), began.Add(quietFor))
-		return quiet, func() {
+		check := func() error {
+			if time.Since(began) > quietFor {
+				return context.DeadlineExceeded
+			}
+			return nil
+		}
+		release := func() {
 			cancel()
 			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
 			_ = t.call(bounded, instance, request{Verb: verbRelease, From: t.config.Instance}) // Its time runs out anyway.
-		}, nil
+		}
+		return checkedContext{quiet, check}, release, nil
 	}
 	lease := roster.New(roster.Config{Store: t.bus.Leases(), Key: leaseKey(roleApply), Member: t.config.Instance, Logger: t.log})
 	term, err := lease.Acquire(ctx)
@@ -47,12 +54,27 @@ func (t *tool) quiet(ctx context.Context) (quiet context.Context, release func()
 		return nil, nil, fmt.Errorf("keep apply from starting meanwhile: %w", err)
 	}
 	quiet, cancel := term.Context(context.WithoutCancel(ctx))
-	return quiet, func() {
+	return checkedContext{quiet, term.Check}, func() {
 		cancel()
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		_ = term.Release(bounded) // Its time runs out anyway.
 	}, nil
+}
+
+// checkedContext is over as soon as a check says so. A timer says it only when its
+// goroutine has run, which after the process was stopped may be too late.
+type checkedContext struct {
+	context.Context //nolint:containedctx // It is one itself.
+	check func() error
+}
+
+// Err asks the check first.
+func (c checkedContext) Err() error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	return c.Context.Err()
 }
 
 // applying returns the process that applies, empty if none does.

@@ -37,6 +37,11 @@ func (c *replayCmd) Run(ctx context.Context, s *streams) error {
 		if c.SinkDatabase != "" {
 			r.database = c.SinkDatabase
 		}
+		if r.database == t.config.SinkDatabase {
+			if err := checkTarget(ctx, t.bus, targetOf(t.config)); err != nil {
+				return err
+			}
+		}
 		var err error
 		if r.config, err = c.plan(ctx, t, r.database == t.config.SinkDatabase); err != nil {
 			return err

@@ -147,6 +147,9 @@ func (p *pipeline) runStages(ctx context.Context, s *stages) error {
 	case <-loaded:
 	case <-rest.Done():
 		return group.Wait()
+	case <-ctx.Done():
+		stopRest()
+		return group.Wait()
 	}
 	applying, stopApply := context.WithCancel(ctx)
 	defer stopApply()

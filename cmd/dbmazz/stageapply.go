@@ -33,6 +33,9 @@ func (s *applyStage) term(ctx context.Context) error {
 	if _, err := s.control.load(ctx); err != nil {
 		return err
 	}
+	if err := claimTarget(ctx, s.bus, targetOf(s.env), s.log); err != nil {
+		return err
+	}
 	sink, err := newSink(s.env, false, s.log)
 	if err != nil {
 		return fmt.Errorf("set up the sink: %w", err)

@@ -122,15 +122,17 @@ type captureView struct {
 	Tables  []string `json:"tables,omitempty"`
 	// Leader is whom this process waits for.
 	Leader string `json:"leader,omitempty"`
+	// Configured is TABLES of the process.
+	Configured string `json:"configured,omitempty"`
 }
 
 // view shows the stage as this process sees it.
 func (s *captureStage) view(ctx context.Context) *captureView {
 	work, stream, tables := s.now()
 	if work == nil {
-		return &captureView{Leader: s.role.leader()}
+		return &captureView{Leader: s.role.leader(), Configured: tableList(s.env.Tables)}
 	}
-	v := &captureView{Active: true, Status: work.Status(), Waiting: stream.waiting(), Total: stream.stored(), Tables: tableNames(tables)}
+	v := &captureView{Active: true, Configured: tableList(s.env.Tables), Status: work.Status(), Waiting: stream.waiting(), Total: stream.stored(), Tables: tableNames(tables)}
 	head, err := work.WALHead(ctx)
 	if err != nil {
 		head = v.Status.ServerEnd // What the server said last is the best that is known.

@@ -20,6 +20,7 @@ const (
 	keyApply   = "apply"   // apply's checkpoint and plan
 	keyTables  = "tables"  // fingerprints of the schemas of the configured tables
 	keyControl = "control" // what was asked for over the API
+	keySink    = "sink"    // what the checkpoint is about
 )
 
 // bucket is one key of the bus as a stage's own state.

@@ -92,7 +92,8 @@ type Config struct {
 	BusTLSCAFile   string
 	BusTLSCertFile string
 	BusTLSKeyFile  string
-	BusReplicas    int
+	// BusReplicas is zero for what there is.
+	BusReplicas int
 
 	SpoolDir string
 	// Instance is empty for the default.

@@ -221,11 +221,25 @@ func (l *loader) combineBus() {
 	switch {
 	case c.BusURL != "" && c.BusListen != "" && c.BusListen != BusOff:
 		l.problem("BUS_LISTEN", "it is about the server inside dbmazz, which does not run when BUS_URL is set; unset one of the two")
+	case c.BusURL != "" && ways == 0 && c.BusTLSCertFile == "":
+		l.warn("BUS_URL", "nothing is set to sign in with (BUS_NKEY_FILE, BUS_CREDS_FILE, BUS_USER, BUS_TLS_CERT_FILE): whoever reaches the servers can read the data and stop the pipeline")
+	case c.BusURL != "" && !strings.HasPrefix(c.BusURL, "tls://") && c.BusTLSCAFile == "" && !allLoopback(c.BusURL):
+		l.warn("BUS_URL", "the data may travel unencrypted; use tls:// unless the network is trusted")
 	case c.BusURL == "" && c.BusReplicas > 1:
 		l.problem("BUS_REPLICAS", "the server inside dbmazz is one; more need BUS_URL of a NATS cluster")
 	case c.BusListen != "" && c.BusListen != BusOff && !isLoopback(c.BusListen) && c.BusTLSCertFile == "":
 		l.warn("BUS_LISTEN", "%s carries the data unencrypted; set BUS_TLS_CERT_FILE and BUS_TLS_KEY_FILE", c.BusListen)
 	}
+}
+
+// allLoopback tells whether every server of a list is on this machine.
+func allLoopback(urls string) bool {
+	for server := range strings.SplitSeq(urls, ",") {
+		if _, addr, _ := strings.Cut(server, "://"); !isLoopback(addr) {
+			return false
+		}
+	}
+	return true
 }
 
 // checkExposure refuses an address that others can reach and nothing protects.

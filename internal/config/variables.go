@@ -212,9 +212,9 @@ var variables = []variable{
 		doc: "Key (PEM) of that certificate.",
 	},
 	{
-		name: "BUS_REPLICAS", fallback: "1",
-		set: integer(func(c *Config) *int { return &c.BusReplicas }, 5),
-		doc: "How many servers of the cluster at BUS_URL keep the queue. 3 survives the loss of one.",
+		name: "BUS_REPLICAS",
+		set:  integer(func(c *Config) *int { return &c.BusReplicas }, 5),
+		doc:  "How many servers of the cluster at BUS_URL keep the queue: 3 survives the loss of one. Defaults to what the queue has, and to 1 for a new one.",
 	},
 	{
 		name: "BUS_MAX_BYTES", fallback: "10GiB",
