@@ -3,6 +3,7 @@ package apply_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -377,5 +378,51 @@ func TestARowThatIsRefusedEndsAReplay(t *testing.T) {
 	summary, err := apply.NewReplay(apply.ReplayConfig{To: b.tail.Last}, apart{b.stream, "replay"}, sink).Run(t.Context())
 	if err != nil || len(sink.live("t1")) != 1 {
 		t.Fatalf("%+v, %v", summary, err)
+	}
+}
+
+func TestLiveApplyWaitsWhileAReplayRemovesRows(t *testing.T) {
+	t.Parallel()
+	for _, hard := range []bool{true, false} {
+		t.Run(fmt.Sprintf("hard deletes %t", hard), func(t *testing.T) {
+			t.Parallel()
+			sink := newMemSink(nil)
+			sink.hard = hard
+			b := newBench(t, apply.Config{MinSpacing: time.Millisecond}, sink)
+			b.transaction(t, b.insert("k", "1", "x"))
+			b.transaction(t, b.remove("k"))
+			b.drain(t)
+			g := &gate{memSink: sink, arrived: make(chan struct{}), open: make(chan struct{})}
+			r := apply.NewReplay(apply.ReplayConfig{
+				Guarded: true, HardDeletes: hard, Live: b.stream.live, Quiet: quietOf(b.Apply),
+			}, apart{b.stream, "replay"}, g)
+			done := make(chan error, 1)
+			go func() {
+				_, err := r.Run(context.Background())
+				done <- err
+			}()
+			<-g.arrived
+			b.transaction(t, b.insert("l", "1", "x"))
+			if hard {
+				<-time.After(50 * time.Millisecond)
+				if live := sink.live("t1"); len(live) > 0 {
+					t.Errorf("live apply has written while the replay deletes: %v", live)
+				}
+			} else {
+				b.drain(t)
+			}
+			g.open <- struct{}{}
+			go func() {
+				<-g.arrived
+				g.open <- struct{}{}
+			}()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			b.drain(t)
+			if live := sink.live("t1"); sink.err != nil || len(live) != 1 {
+				t.Fatalf("%v, %v", live, sink.err)
+			}
+		})
 	}
 }

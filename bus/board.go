@@ -59,11 +59,11 @@ func (b *Bus) openBoard(ctx context.Context) (jetstream.KeyValue, error) {
 	name := b.cfg.boardName()
 	kv, err := b.js.KeyValue(ctx, name)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: name, Description: "who is there in the dbmazz pipeline " + b.cfg.Pipeline,
-			History: 1, TTL: b.boardTTL(), MaxBytes: boardBytes,
-			Storage: jetstream.MemoryStorage, Replicas: b.replicas(),
-		})
+		kv, err = b.createBoard(ctx, name, jetstream.MemoryStorage)
+		if lacksMemory(err) {
+			// Servers and accounts without memory for streams are common.
+			kv, err = b.createBoard(ctx, name, jetstream.FileStorage)
+		}
 		if errors.Is(err, jetstream.ErrBucketExists) {
 			kv, err = b.js.KeyValue(ctx, name) // somebody else was faster
 		}
@@ -75,6 +75,22 @@ func (b *Bus) openBoard(ctx context.Context) (jetstream.KeyValue, error) {
 	defer b.board.mu.Unlock()
 	b.board.kv = kv
 	return kv, nil
+}
+
+// lacksMemory reports whether the server, or what it allows the account, has no room for
+// a stream in memory.
+func lacksMemory(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (api.ErrorCode == codeMemoryExceeded || isFull(err))
+}
+
+const codeMemoryExceeded = 10028
+
+func (b *Bus) createBoard(ctx context.Context, name string, storage jetstream.StorageType) (jetstream.KeyValue, error) {
+	return b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: name, Description: "who is there in the dbmazz pipeline " + b.cfg.Pipeline,
+		History: 1, TTL: b.boardTTL(), MaxBytes: boardBytes, Storage: storage, Replicas: b.replicas(),
+	})
 }
 
 // replicas returns how many copies what stands beside the stream has: as the stream.

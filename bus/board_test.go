@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/dbmazz/dbmazz/bus"
 	"github.com/dbmazz/dbmazz/bus/bustest"
 )
@@ -237,4 +239,26 @@ func testHoldsAreSeen(t *testing.T, cfg bus.Config) {
 	}
 	wait(7, true)
 	wait(0, false) // by itself
+}
+
+// TestServerWithoutMemoryForStreamsWillDo: shared installations often give none.
+func TestServerWithoutMemoryForStreamsWillDo(t *testing.T) {
+	t.Parallel()
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, JetStreamMaxMemory: 1 << 10,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("server is not ready")
+	}
+	defer s.WaitForShutdown()
+	defer s.Shutdown()
+	for _, name := range []string{"BoardShowsWhoIsThere", "ReaderDisturbsNobody", "LettersComeBackAsTheyWere"} {
+		t.Run(name, func(t *testing.T) {
+			conformance[name](t, bus.Config{Pipeline: strings.ToLower(name), URL: s.ClientURL()})
+		})
+	}
 }

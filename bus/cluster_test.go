@@ -68,26 +68,7 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("ReadsGoToTheLeader", func(t *testing.T) {
 		t.Parallel()
-		cfg := cfg
-		cfg.Pipeline = "leader"
-		bustest.Open(t, cfg)
-		js := jetStream(t, cfg.URL)
-		for _, name := range []string{"DBMAZZ_leader", "KV_dbmazz_leader"} {
-			// What a person or an older program has set is put right.
-			stream, err := js.Stream(bounded(t), name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			spoilt := stream.CachedInfo().Config
-			spoilt.AllowDirect = true
-			if _, err := js.UpdateStream(bounded(t), spoilt); err != nil {
-				t.Fatal(err)
-			}
-			bustest.Open(t, cfg)
-			if stream, err = js.Stream(bounded(t), name); err != nil || stream.CachedInfo().Config.AllowDirect {
-				t.Errorf("%s may be read from any replica, %v", name, err)
-			}
-		}
+		testReadsGoToTheLeader(t, cfg)
 	})
 	t.Run("ReplicasThatAreNotThereAreRefused", func(t *testing.T) {
 		cfg := cfg
@@ -113,6 +94,29 @@ func TestCluster(t *testing.T) {
 			t.Errorf("zero replicas changed 3 to %d", got)
 		}
 	})
+}
+
+func testReadsGoToTheLeader(t *testing.T, cfg bus.Config) {
+	t.Helper()
+	cfg.Pipeline = "leader"
+	bustest.Open(t, cfg)
+	js := jetStream(t, cfg.URL)
+	for _, name := range []string{"DBMAZZ_leader", "KV_dbmazz_leader"} {
+		// What a person or an older program has set is put right.
+		stream, err := js.Stream(bounded(t), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spoilt := stream.CachedInfo().Config
+		spoilt.AllowDirect = true
+		if _, err := js.UpdateStream(bounded(t), spoilt); err != nil {
+			t.Fatal(err)
+		}
+		bustest.Open(t, cfg)
+		if stream, err = js.Stream(bounded(t), name); err != nil || stream.CachedInfo().Config.AllowDirect {
+			t.Errorf("%s may be read from any replica, %v", name, err)
+		}
+	}
 }
 
 func replicas(t *testing.T, _ *bus.Bus, cfg bus.Config) int {
@@ -328,6 +332,15 @@ func TestReplicaThatWasAwayIsWholeAgain(t *testing.T) {
 	})
 	publish(t, b, 20, 1000)
 	readAll(t, b, 0, 345)
+}
+
+// TestOneMessageAtATimeInACluster: with two, another writer's second could find the
+// sequence that our first has made true.
+func TestOneMessageAtATimeInACluster(t *testing.T) {
+	t.Parallel()
+	if !bus.Room(true, 0) || bus.Room(true, 1) || !bus.Room(false, 1) {
+		t.Error("the window is wrong")
+	}
 }
 
 // TestHugeFrameCrossesASmallLimit sends frames far above the server's limit.

@@ -41,6 +41,9 @@ type Letter struct {
 	Sequence uint64
 	StoredAt time.Time
 	Bytes    int
+	// Damaged is set by List if a part with the header is gone, as when a Delete was
+	// cut off; Header is then what the tool shows. Such a letter can be deleted.
+	Damaged bool
 }
 
 // DeadLetters are the letters of one pipeline, in the stream DBMAZZ_<pipeline>_DLQ. Its

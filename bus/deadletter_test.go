@@ -30,6 +30,8 @@ func letter(id, reason string, size int) bus.Letter {
 func awkward() []bus.Letter {
 	return []bus.Letter{
 		letter("plain", "too long", 100),
+		letter(`"quoted"`, strings.Repeat("r", 4096), 1),
+		{ID: "many", Header: many(), Data: []byte("x")},
 		letter("empty", "", 0),
 		{ID: "no header"},
 		{ID: "line\r\nbreaks \x00\xff", Header: map[string]string{"Key": "a\r\nNats-Rollup: all\n", "Reason": " spaces ", "X": "\xc3\x28"}, Data: []byte{0, 1}},
@@ -37,6 +39,15 @@ func awkward() []bus.Letter {
 		letter("large", "split", 3<<20),
 		{ID: "large and awkward", Header: map[string]string{"Key": strings.Repeat("\n", 1<<20-3)}, Data: bytes.Repeat([]byte("x"), 9<<20)},
 	}
+}
+
+// many returns headers that fit each, but not together.
+func many() map[string]string {
+	header := map[string]string{}
+	for i := range 40 {
+		header[fmt.Sprint("Name-", i)] = strings.Repeat("v", 4000)
+	}
+	return header
 }
 
 func testLettersComeBackAsTheyWere(t *testing.T, cfg bus.Config) {
@@ -301,6 +312,10 @@ func TestHalfALetterIsNoLetter(t *testing.T) {
 	if got, err := letters.Get(ctx, "large"); err != nil || !bytes.Equal(got.Data, large.Data) {
 		t.Errorf("after Put: %v", err)
 	}
+	odd := bus.Letter{ID: "\n", Header: map[string]string{"Key": strings.Repeat("k", 1<<20-3)}, Data: large.Data}
+	if err := letters.Put(ctx, odd); err != nil {
+		t.Fatal(err)
+	}
 	// A head without its parts: a Delete that was cut off.
 	if err := bus.RemoveLetterParts(ctx, b); err != nil {
 		t.Fatal(err)
@@ -308,11 +323,13 @@ func TestHalfALetterIsNoLetter(t *testing.T) {
 	if _, err := letters.Get(ctx, "large"); err == nil || errors.Is(err, bus.ErrNotFound) {
 		t.Errorf("half a letter: %v", err)
 	}
-	if all, err := letters.List(ctx, 0, 10); err != nil || len(all) != 1 {
+	if all, err := letters.List(ctx, 0, 10); err != nil || len(all) != 2 || !all[1].Damaged || all[1].ID != "\n" {
 		t.Errorf("%d are listed, %v", len(all), err)
 	}
-	if err := letters.Delete(ctx, "large"); err != nil {
-		t.Error(err)
+	for _, id := range []string{"large", "\n"} {
+		if err := letters.Delete(ctx, id); err != nil {
+			t.Error(err)
+		}
 	}
 	if n, err := bus.LetterMessages(ctx, b); err != nil || n != 0 {
 		t.Errorf("%d messages are left, %v", n, err)
@@ -352,5 +369,34 @@ func TestUnfitLetterStreamIsRefused(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestListIsOnePullForManyLetters lists more than one page of letters.
+func TestListIsOnePullForManyLetters(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	b := bustest.Open(t, bus.Config{URL: externalServer(t)}) // It does not sync each letter.
+	letters := b.DeadLetters()
+	const n = 700
+	for i := range n {
+		if err := letters.Put(ctx, letter(fmt.Sprint(i), "reason", 10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := letters.List(ctx, 0, n+1)
+	if err != nil || len(all) != n {
+		t.Fatalf("%d are listed, %v", len(all), err)
+	}
+	for i, l := range all {
+		if l.ID != fmt.Sprint(i) || l.Header["Key"] != "id="+l.ID || l.Bytes != 10 || l.Damaged {
+			t.Fatalf("letter %d is listed as %+v", i, l)
+		}
+	}
+	if some, err := letters.List(ctx, all[99].Sequence, 300); err != nil || len(some) != 300 || some[299].ID != "399" {
+		t.Errorf("%d are listed, %v", len(some), err)
+	}
+	if none, err := letters.List(ctx, all[n-1].Sequence, 10); err != nil || len(none) != 0 {
+		t.Errorf("%d are listed, %v", len(none), err)
 	}
 }

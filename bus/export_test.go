@@ -57,3 +57,9 @@ func Redacted(list string, err error) (string, error) {
 	}
 	return where.redacted(err).Error(), nil
 }
+
+// Room reports whether a session sends a message while so many are under way.
+func Room(clustered bool, sent int) bool {
+	s := session{b: &Bus{cfg: Config{}.withDefaults()}, clustered: clustered, sent: sent}
+	return s.room()
+}

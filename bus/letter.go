@@ -21,10 +21,10 @@ import (
 
 // Headers of a dead letter that the bus sets itself.
 const (
-	headerLetterID      = "Dbmazz-Letter-Id"      // quoted as in Go if it is not plain text
+	headerLetterID      = "Dbmazz-Letter-Id"      // quoted as a Go string if it is not plain text
 	headerLetterSum     = "Dbmazz-Letter-Sha256"  // of all that was put
 	headerLetterBytes   = "Dbmazz-Letter-Bytes"   // of the data
-	headerLetterExact   = "Dbmazz-Letter-Exact"   // bytes before the data: id and header, MessagePack
+	headerLetterExact   = "Dbmazz-Letter-Exact"   // bytes before the data: the header, MessagePack
 	headerLetterParts   = "Dbmazz-Letter-Parts"   // messages that come before this one's body
 	headerLetterAttempt = "Dbmazz-Letter-Attempt" // that the parts are of
 	letterPrefix        = "Dbmazz-Letter-"
@@ -34,7 +34,9 @@ const (
 	letterIDMax     = 1024
 	letterHeaderMax = 1 << 20 // bytes of all names and values
 	letterNamesMax  = 64
-	shownMax        = 512 // bytes of a value in the message's header
+	plainMax        = 4096     // bytes of a value that can be a header as it is
+	plainTotalMax   = 32 << 10 // of all of them; the server takes 64 KiB
+	shownMax        = 512      // bytes of a value that cannot
 )
 
 var letterName = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
@@ -57,23 +59,14 @@ func (l *Letter) validate() error {
 	return nil
 }
 
-// exact is what the headers of the message may only show in part.
-type exact struct {
-	ID     []byte            `msgpack:"id"`
-	Header map[string][]byte `msgpack:"header"`
-}
-
 // plain reports whether a value can be a header as it is.
 func plain(value string) bool {
-	return len(value) <= shownMax && utf8.ValidString(value) && value == strings.TrimSpace(value) &&
+	return len(value) <= plainMax && utf8.ValidString(value) && value == strings.TrimSpace(value) &&
 		strings.IndexFunc(value, unicode.IsControl) < 0
 }
 
-// shown returns what a person sees of a value.
+// shown returns what a person sees of a value in a header that is kept elsewhere.
 func shown(value string) string {
-	if plain(value) {
-		return value
-	}
 	cut := value
 	if len(cut) > shownMax {
 		cut = cut[:shownMax]
@@ -90,19 +83,40 @@ func shown(value string) string {
 	return strings.TrimSpace(cut)
 }
 
-// exactHeader returns id and header in a form that keeps every byte; nothing if the
-// headers of the message do.
-func (l *Letter) exactHeader() ([]byte, error) {
-	ok := plain(l.ID)
-	e := exact{ID: []byte(l.ID), Header: make(map[string][]byte, len(l.Header))}
-	for name, value := range l.Header {
-		e.Header[name] = []byte(value)
-		ok = ok && plain(value)
+// shownID returns an id as the message's header has it, from which idOf gets it back.
+func shownID(id string) string {
+	if plain(id) && !strings.HasPrefix(id, `"`) {
+		return id
 	}
-	if ok {
+	return strconv.QuoteToASCII(id)
+}
+
+func idOf(head *jetstream.RawStreamMsg) (string, error) {
+	text := head.Header.Get(headerLetterID)
+	if !strings.HasPrefix(text, `"`) {
+		return text, nil
+	}
+	id, err := strconv.Unquote(text)
+	if err != nil {
+		return "", fmt.Errorf("read message %d of dead-letter stream: its id %s: %w", head.Sequence, text, err)
+	}
+	return id, nil
+}
+
+// exactHeader returns the header in a form that keeps every byte; nothing if the headers
+// of the message do.
+func (l *Letter) exactHeader() ([]byte, error) {
+	ok, total := true, 0
+	exact := make(map[string][]byte, len(l.Header))
+	for name, value := range l.Header {
+		exact[name] = []byte(value)
+		ok = ok && plain(value)
+		total += len(name) + len(value)
+	}
+	if ok && total <= plainTotalMax {
 		return nil, nil
 	}
-	data, err := msgpack.Marshal(&e)
+	data, err := msgpack.Marshal(exact)
 	if err != nil {
 		return nil, fmt.Errorf("encode header: %w", err)
 	}
@@ -136,10 +150,13 @@ func (l *Letter) messages(subject string, payloadMax int) (head *nats.Msg, parts
 	header := nats.Header{}
 	room := headerAllowance
 	for name, value := range l.Header {
-		header.Set(name, shown(value))
+		if header.Set(name, value); exact != nil {
+			header.Set(name, shown(value))
+		}
 		room += len(name) + len(header.Get(name)) + 4
 	}
-	header.Set(headerLetterID, shown(l.ID))
+	header.Set(headerLetterID, shownID(l.ID))
+	room += len(header.Get(headerLetterID))
 	header.Set(headerLetterSum, l.sum())
 	header.Set(headerLetterBytes, strconv.Itoa(len(l.Data)))
 	header.Set(headerLetterAttempt, strings.ToLower(rand.Text()[:16]))
@@ -171,7 +188,7 @@ func (l *Letter) sameAs(head *jetstream.RawStreamMsg) error {
 type layout struct {
 	attempt string
 	parts   int // messages that hold the body, 0 if the head does
-	exact   int // bytes of the body that are id and header
+	exact   int // bytes of the body that are the header
 	bytes   int // of data behind them
 }
 
@@ -196,27 +213,30 @@ func layoutOf(head *jetstream.RawStreamMsg) (layout, error) {
 }
 
 // letterOf makes a letter of its head and of the beginning of its body, which holds at
-// least id and header.
+// least the header if that is not in the message's own.
 func letterOf(head *jetstream.RawStreamMsg, lay layout, body []byte) (Letter, error) {
-	l := Letter{Sequence: head.Sequence, StoredAt: head.Time, Bytes: lay.bytes, Header: map[string]string{}}
-	if lay.exact == 0 {
+	id, err := idOf(head)
+	if err != nil {
+		return Letter{}, err
+	}
+	l := Letter{ID: id, Sequence: head.Sequence, StoredAt: head.Time, Bytes: lay.bytes, Header: map[string]string{}}
+	if lay.exact == 0 || body == nil {
 		for name := range head.Header {
 			if !strings.HasPrefix(name, letterPrefix) && !strings.HasPrefix(name, "Nats-") {
 				l.Header[name] = head.Header.Get(name)
 			}
 		}
-		l.ID = head.Header.Get(headerLetterID)
+		l.Damaged = lay.exact > 0
 		return l, nil
 	}
-	var e exact
+	var exact map[string][]byte
 	if len(body) < lay.exact {
 		return Letter{}, fmt.Errorf("read message %d of dead-letter stream: %w", head.Sequence, errLetterDamaged)
 	}
-	if err := msgpack.Unmarshal(body[:lay.exact], &e); err != nil {
+	if err := msgpack.Unmarshal(body[:lay.exact], &exact); err != nil {
 		return Letter{}, fmt.Errorf("read message %d of dead-letter stream: %w: %w", head.Sequence, errLetterDamaged, err)
 	}
-	l.ID = string(e.ID)
-	for name, value := range e.Header {
+	for name, value := range exact {
 		l.Header[name] = string(value)
 	}
 	return l, nil

@@ -2,15 +2,20 @@ package bus
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// listPage bounds what one request of List brings: headers of up to 64 KiB each.
+const listPage = 256
+
 // List returns the letters behind the sequence in the order in which they were stored,
 // without their data, at most limit of them. The next call goes on behind the last one's
-// Sequence; fewer than limit are all that there are.
+// Sequence; fewer than limit are all that there are. It asks the server once for some
+// hundred letters; long or odd headers cost one question more each.
 func (d *DeadLetters) List(ctx context.Context, after uint64, limit int) ([]Letter, error) {
 	stream, err := d.open(ctx, false)
 	if err != nil || stream == nil {
@@ -18,45 +23,96 @@ func (d *DeadLetters) List(ctx context.Context, after uint64, limit int) ([]Lett
 	}
 	var letters []Letter
 	for len(letters) < limit {
-		head, err := d.next(ctx, stream, after+1)
+		want := min(limit-len(letters), listPage)
+		var heads []*jetstream.RawStreamMsg
+		err := d.b.ask(ctx, func(ctx context.Context) (err error) {
+			heads, err = d.heads(ctx, stream, after, want)
+			return err
+		})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("list dead letters: %w", err)
 		}
-		if head == nil {
+		for _, head := range heads {
+			l, ok, err := d.listed(ctx, stream, head)
+			if err != nil {
+				return nil, fmt.Errorf("list dead letters: %w", err)
+			}
+			if ok {
+				letters = append(letters, l)
+			}
+			after = head.Sequence
+		}
+		if len(heads) < want {
 			break
 		}
-		after = head.Sequence
-		lay, err := layoutOf(head)
-		if err != nil {
-			return nil, err
-		}
-		body, err := d.body(ctx, stream, head, lay.exact)
-		if err != nil {
-			return nil, err
-		}
-		letter, err := letterOf(head, lay, body)
-		if err != nil {
-			return nil, err
-		}
-		letters = append(letters, letter)
 	}
 	return letters, nil
 }
 
-// next returns the first head at or behind the sequence, nil if there is none.
-func (d *DeadLetters) next(ctx context.Context, stream jetstream.Stream, sequence uint64) (*jetstream.RawStreamMsg, error) {
-	var m *jetstream.RawStreamMsg
-	err := d.b.ask(ctx, func(ctx context.Context) (err error) {
-		m, err = stream.GetMsg(ctx, sequence, jetstream.WithGetMsgSubject(d.b.cfg.lettersSubject()+".letter.*"))
-		return err
+// heads returns the headers of the next heads behind the sequence: as many as wanted, or
+// all that there are.
+func (d *DeadLetters) heads(ctx context.Context, stream jetstream.Stream, after uint64, want int) ([]*jetstream.RawStreamMsg, error) {
+	name := "list_" + rand.Text()
+	consumer, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		Name: name, Description: "a list of dead letters",
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		FilterSubject: d.b.cfg.lettersSubject() + ".letter.*",
+		AckPolicy:     jetstream.AckNonePolicy, HeadersOnly: true,
+		InactiveThreshold: 2 * d.b.patience, Replicas: 1,
 	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stream.DeleteConsumer(ctx, name) }() // Or it goes by itself.
+	pending := consumer.CachedInfo().NumPending
+	if pending == 0 {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read dead-letter stream: %w", err)
+	if pending < uint64(want) { //nolint:gosec // Not negative.
+		want = int(pending) //nolint:gosec // Less than that.
 	}
-	return m, nil
+	batch, err := consumer.Fetch(want, jetstream.FetchContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	var heads []*jetstream.RawStreamMsg
+	for m := range batch.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			return nil, err
+		}
+		heads = append(heads, &jetstream.RawStreamMsg{
+			Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: m.Headers(),
+		})
+		if pending = meta.NumPending; pending == 0 {
+			break // Some were deleted meanwhile.
+		}
+	}
+	if len(heads) < want && pending > 0 {
+		return nil, errors.Join(batch.Error(), context.DeadlineExceeded)
+	}
+	return heads, nil
+}
+
+// listed makes a letter of the headers of its head. ok is false if it was deleted.
+func (d *DeadLetters) listed(ctx context.Context, stream jetstream.Stream, head *jetstream.RawStreamMsg) (l Letter, ok bool, err error) {
+	lay, err := layoutOf(head)
+	if err != nil {
+		return Letter{}, false, err
+	}
+	var body []byte
+	if lay.exact > 0 {
+		whole, err := d.last(ctx, stream, head.Subject)
+		if err != nil || whole == nil {
+			return Letter{}, false, err
+		}
+		body, err = d.body(ctx, stream, whole, lay.exact)
+		if err != nil && !errors.Is(err, errLetterDamaged) {
+			return Letter{}, false, err
+		}
+	}
+	l, err = letterOf(head, lay, body)
+	return l, err == nil, err
 }
 
 // body returns at least so many bytes of the letter's body if it has them.

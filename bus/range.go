@@ -338,7 +338,6 @@ func readerConfig(name, owner string, after uint64) jetstream.ConsumerConfig {
 		AckPolicy:         jetstream.AckNonePolicy,
 		InactiveThreshold: readerIdle,
 		Replicas:          1,
-		MemoryStorage:     true,
 		Metadata:          map[string]string{metaOwner: owner},
 	}
 }

@@ -118,16 +118,17 @@ func (p *process) signal(t *testing.T, s syscall.Signal) {
 	}
 }
 
-// await waits for some more lines with the word.
-func (p *process) await(t *testing.T, word string, more int) time.Duration {
+func (p *process) count(word string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.counts[word]
+}
+
+// await waits until the process has said the word more often than that.
+func (p *process) await(t *testing.T, word string, than int) time.Duration {
 	t.Helper()
-	count := func() int {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.counts[word]
-	}
-	began, want := time.Now(), count()+more
-	for count() < want {
+	began := time.Now()
+	for p.count(word) <= than {
 		if time.Since(began) > 20*time.Second {
 			t.Fatalf("process %d does not say %q", p.cmd.Process.Pid, word)
 		}
@@ -143,20 +144,21 @@ func TestStoppedProcessWakesUpToNothing(t *testing.T) {
 	folder := t.TempDir()
 	bustest.Open(t, bus.Config{DataDir: folder})
 	one := startProcess(t, folder)
-	one.await(t, "pass", 1)
+	one.await(t, "pass", 0)
 	two := startProcess(t, folder)
-	two.await(t, "wait", 1)
+	two.await(t, "wait", 0)
 
 	one.signal(t, syscall.SIGSTOP)
-	if took := two.await(t, "pass", 1); took > 3*processTTL {
+	if took := two.await(t, "pass", 0); took > 3*processTTL {
 		t.Errorf("taking over from a stopped process took %s", took)
 	}
 	one.signal(t, syscall.SIGCONT)
-	one.await(t, "lost", 1)
-	one.await(t, "wait", 1)
-	two.await(t, "pass", 10)
+	one.await(t, "lost", 0)
+	one.await(t, "wait", 0)
+	two.await(t, "pass", two.count("pass"))
+	before := one.count("pass")
 	two.kill()
-	if took := one.await(t, "pass", 10); took > 3*processTTL {
+	if took := one.await(t, "pass", before+10); took > 3*processTTL {
 		t.Errorf("taking over from a dead process took %s", took)
 	}
 	one.kill()

@@ -66,7 +66,7 @@ func (t *tool) quiet(ctx context.Context) (quiet context.Context, release func()
 // goroutine has run, which after the process was stopped may be too late.
 type checkedContext struct {
 	context.Context //nolint:containedctx // It is one itself.
-	check func() error
+	check           func() error
 }
 
 // Err asks the check first.

@@ -270,7 +270,7 @@ func TestReplayThatIsKilledGoesOnAndLosesNothing(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			r := setup(t, loadDDL, loadTables...)
-			a := r.set("FLUSH_SIZE", "20").onSocket()
+			a := r.set("FLUSH_BYTES", "8KiB").onSocket() // Many batches.
 			_, apply := a.both()
 			l := r.load(random(t), 5*time.Millisecond)
 			l.more(100)
