@@ -356,6 +356,11 @@ func TestAReplaySaysWhatItDidAndThatItsRangeIsGone(t *testing.T) {
 	if _, err := apply.NewReplay(config, apart{b.stream, "replay"}, sink).Run(t.Context()); err != nil || sink.calls != calls {
 		t.Fatalf("the same again: %d calls, %v", sink.calls-calls, err)
 	}
+	config.Tables = []string{"public.none"}
+	summary, err = apply.NewReplay(config, apart{b.stream, "none"}, sink).Run(t.Context())
+	if err != nil || summary.Changes != 0 || summary.To != b.tail.Last {
+		t.Fatalf("a table that is not there: %+v, %v", summary, err)
+	}
 	b.stream.messages = b.stream.messages[1:] // Purged.
 	config.From = cdc.Position{Commit: 0x90}
 	if _, err := apply.NewReplay(config, apart{b.stream, "gone"}, sink).Run(t.Context()); !errors.Is(err, apply.ErrGap) {
@@ -413,8 +418,11 @@ func TestLiveApplyWaitsWhileAReplayRemovesRows(t *testing.T) {
 			}
 			g.open <- struct{}{}
 			go func() {
-				<-g.arrived
-				g.open <- struct{}{}
+				select {
+				case <-g.arrived:
+					g.open <- struct{}{}
+				case <-t.Context().Done():
+				}
 			}()
 			if err := <-done; err != nil {
 				t.Fatal(err)
@@ -424,5 +432,51 @@ func TestLiveApplyWaitsWhileAReplayRemovesRows(t *testing.T) {
 				t.Fatalf("%v, %v", live, sink.err)
 			}
 		})
+	}
+}
+
+// versions is a sink that notes with which versions rows come.
+type versions struct {
+	*memSink
+	seen []string
+}
+
+func (v *versions) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result, error) {
+	for _, r := range b.Rows {
+		v.seen = append(v.seen, fmt.Sprint(r.Op, " ", r.Position.Commit))
+	}
+	return v.memSink.Apply(ctx, b)
+}
+
+func TestAReplayWritesAPartOfATransactionWithTheVersionBeforeIt(t *testing.T) {
+	t.Parallel()
+	sink := newMemSink(nil)
+	b := newBench(t, apply.Config{}, sink)
+	b.transaction(t, b.insert("f", "1", "x"))
+	// The next transaction is in two frames, of which each fills a batch.
+	b.w.Begin(b.lsn, 0, 1)
+	b.remove("f")(b.w)
+	data, _, err := b.w.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.stream.publish(data)
+	b.w.Reset(nil)
+	b.insert("f", "2", "y")(b.w)
+	b.w.Commit(b.lsn + 8)
+	if data, _, err = b.w.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	b.stream.publish(data)
+	b.tail = b.stream.tail
+	b.drain(t)
+	v := &versions{memSink: sink}
+	config := apply.ReplayConfig{Config: apply.Config{FlushBytes: 1}, Guarded: true, Live: b.stream.live}
+	if _, err := apply.NewReplay(config, apart{b.stream, "replay"}, v).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"insert 0/100", "delete 0/10F", "insert 0/110"}
+	if !slices.Equal(v.seen, want) || sink.err != nil || sink.live("t1")["f"] != "f,2,y" {
+		t.Fatalf("rows came as %v, want %v; %v, %v", v.seen, want, sink.live("t1"), sink.err)
 	}
 }

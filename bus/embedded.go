@@ -132,6 +132,13 @@ func (e *embedded) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	removed, err := removeHalfMade(options.StoreDir)
+	if err != nil {
+		return fmt.Errorf("start embedded NATS server: %w", err)
+	}
+	if len(removed) > 0 {
+		e.log.WarnContext(ctx, "streams whose creation was cut short are made again", "streams", removed)
+	}
 	srv, err := server.NewServer(options)
 	if err != nil {
 		return fmt.Errorf("configure embedded NATS server: %w", err)

@@ -11,11 +11,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // SocketFile is the name of the socket in the data folder through which other processes
 // of the host reach its server.
 const SocketFile = "bus.sock"
+
+// acceptPause is the wait after a connection could not be accepted.
+const acceptPause = 100 * time.Millisecond
 
 // socket serves connections of other processes. Each is a pipe into the server, so the
 // server's own rules hold: who connects must have the key of the folder.
@@ -82,8 +86,14 @@ func inFolder(folder, name string, f func(path string) error) error {
 func (s *socket) accept() {
 	for {
 		conn, err := s.listener.Accept()
-		if err != nil {
-			return // Closed: nothing else ends an Accept of this kind for good.
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			// Too many open files, or a client that gave up: the next may come in.
+			s.log.Warn("connection of another process is not accepted", "err", err)
+			<-time.After(acceptPause)
+			continue
 		}
 		s.running.Go(func() { s.splice(conn) })
 	}

@@ -56,6 +56,9 @@ func (c *dlqListCmd) Run(ctx context.Context, s *streams) error {
 				return nil
 			}
 			n++
+			if l.Damaged {
+				l.Header = map[string]string{reasonHeader: "the letter is damaged: a part of it is gone from the stream; it can only be dropped"}
+			}
 			if c.JSON {
 				return json.NewEncoder(t.out).Encode(map[string]any{
 					"id": l.ID, "table": l.Header[tableHeader], "key": l.Header[keyHeader], "operation": l.Header[opHeader],
@@ -222,7 +225,11 @@ func (c *dlqDropCmd) Run(ctx context.Context, s *streams) error {
 			if err != nil {
 				return err
 			}
-			for _, id := range apply.Related(refs, l.ID).Delete {
+			ids := apply.Related(refs, l.ID).Delete
+			if l.Damaged {
+				ids = []string{l.ID}
+			}
+			for _, id := range ids {
 				if err := letters.bus.Delete(ctx, id); err != nil {
 					return err
 				}

@@ -59,6 +59,9 @@ func (d deadLetters) Put(ctx context.Context, letter *apply.DeadLetter) error {
 func (d deadLetters) Refs(ctx context.Context) ([]apply.LetterRef, error) {
 	var refs []apply.LetterRef
 	err := d.each(ctx, func(l bus.Letter) error {
+		if l.Damaged {
+			return nil // What it was about is not known any more; dlq list shows it.
+		}
 		ref, err := d.ref(ctx, l)
 		if err == nil {
 			refs = append(refs, ref)

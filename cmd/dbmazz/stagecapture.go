@@ -67,7 +67,7 @@ func (s *captureStage) term(ctx context.Context) error {
 	s.set(work, stream, tables)
 	defer s.set(nil, nil, nil)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.bus.RunJanitor(ctx, s.acknowledged) })
+	group.Go(func() error { return s.bus.RunJanitor(ctx, func() uint64 { return s.acknowledged(ctx) }) })
 	group.Go(func() error { return work.Run(ctx) })
 	return group.Wait()
 }
@@ -101,9 +101,22 @@ func (s *captureStage) now() (*capture.Capture, *captureStream, []config.Table) 
 }
 
 // acknowledged returns the sequence up to which the janitor may purge: everything is in
-// the sink, and no replay has yet to read it.
-func (s *captureStage) acknowledged() uint64 {
-	applied := s.progress.sequence(s.bus.Epoch())
+// the sink, and no replay has yet to read it. The position decides: when the end of the
+// stream was lost and published again, the checkpoint's sequence may be that of changes
+// which are not applied.
+func (s *captureStage) acknowledged(ctx context.Context) uint64 {
+	checkpoint, ok := s.progress.Checkpoint()
+	if !ok || checkpoint.Epoch != s.bus.Epoch() || checkpoint.Sequence == 0 {
+		return 0
+	}
+	applied := checkpoint.Sequence
+	if mark, err := s.bus.MarkAt(ctx, applied); err != nil || mark.Last.After(checkpoint.Position) {
+		located, err := s.bus.Locate(ctx, checkpoint.Position)
+		if err != nil {
+			return 0 // Nothing is lost by purging later.
+		}
+		applied = min(applied, located)
+	}
 	if held, ok := s.bus.Held(); ok && held < applied {
 		return held
 	}

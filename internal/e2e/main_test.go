@@ -16,7 +16,7 @@ import (
 
 // parallelTests bounds how many tests run at a time unless -parallel says otherwise.
 // They wait most of the time, so there may be more of them than cores.
-const parallelTests = 6
+const parallelTests = 8
 
 func TestMain(m *testing.M) {
 	flag.Parse()

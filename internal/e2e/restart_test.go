@@ -358,3 +358,23 @@ func TestRaceDetectorFindsNothing(t *testing.T) {
 	}
 	r.equal(append([]string{"extra"}, loadTables...)...)
 }
+
+// TestKillDuringTheFirstStartLeavesAFolderThatOpens: whatever of the queue was being made.
+func TestKillDuringTheFirstStartLeavesAFolderThatOpens(t *testing.T) {
+	t.Parallel()
+	random := random(t)
+	r := setup(t, itemDDL, "item").set("SINK_REFUSED_ROWS", "dead-letter")
+	for round := range number(t, roundsEnv, 12) {
+		r.set("BUS_DATA_DIR", filepath.Join(r.dir, fmt.Sprintf("bus-%d", round)))
+		s := r.launch()
+		wait := time.NewTimer(time.Duration(10+random.IntN(140)) * time.Millisecond)
+		<-wait.C
+		s.kill()
+		s = r.start()
+		if round == 0 {
+			r.db.Exec("INSERT INTO item VALUES (1, 'v')")
+			r.same(s, "item")
+		}
+		s.kill()
+	}
+}
