@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+
+	"github.com/dbmazz/dbmazz/internal/config"
 )
 
 // limitMemory sets the limit that the garbage collector works towards: the one given,
@@ -23,6 +25,16 @@ func limitMemory(limit int64) int64 {
 		debug.SetMemoryLimit(limit)
 	}
 	return limit
+}
+
+// flushBytes returns what bounds a batch: what is set, or less where memory is short. A
+// batch of narrow rows takes about 20 times its bytes in the stream.
+func flushBytes(c config.Config, limit int64) int64 {
+	const share, least = 24, 1 << 20
+	if c.FlushBytesSet || limit <= 0 {
+		return c.FlushBytes
+	}
+	return min(c.FlushBytes, max(limit/share, least))
 }
 
 // containerLimit returns the memory limit of the control group that the process is in,

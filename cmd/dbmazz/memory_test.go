@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/dbmazz/dbmazz/internal/config"
 )
 
 func TestTheTightestLimitOfTheContainerCounts(t *testing.T) {
@@ -37,5 +39,19 @@ func TestTheTightestLimitOfTheContainerCounts(t *testing.T) {
 				t.Errorf("limit %d, want %d", got, test.want)
 			}
 		})
+	}
+}
+
+func TestABatchFitsIntoTheMemoryThatThereIs(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		set         bool
+		limit, want int64
+	}{
+		{false, 0, 16 << 20}, {false, 1 << 30, 16 << 20}, {false, 192 << 20, 8 << 20}, {false, 1 << 20, 1 << 20}, {true, 192 << 20, 16 << 20},
+	} {
+		if got := flushBytes(config.Config{FlushBytes: 16 << 20, FlushBytesSet: test.set}, test.limit); got != test.want {
+			t.Errorf("set %t, limit %d: %d, want %d", test.set, test.limit, got, test.want)
+		}
 	}
 }

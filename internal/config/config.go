@@ -66,6 +66,7 @@ type Config struct {
 	FlushSize       int
 	FlushInterval   time.Duration
 	FlushBytes      int64
+	FlushBytesSet   bool // FLUSH_BYTES is set, so the memory limit does not change it
 	MinLoadInterval time.Duration
 
 	// GRPCAddr is host:port, GRPC_PORT included.

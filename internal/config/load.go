@@ -188,6 +188,7 @@ func (l *loader) combine() {
 	if c.GRPCTLSClientCAFile != "" && c.GRPCTLSCertFile == "" {
 		l.problem("GRPC_TLS_CLIENT_CA_FILE", "it needs GRPC_TLS_CERT_FILE and GRPC_TLS_KEY_FILE as well")
 	}
+	c.FlushBytesSet = l.values["FLUSH_BYTES"] != ""
 	l.combineBus()
 	l.checkExposure("GRPC_ADDR", c.GRPCAddr)
 	l.checkExposure("METRICS_ADDR", c.MetricsAddr)
