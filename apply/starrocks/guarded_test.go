@@ -331,3 +331,31 @@ func TestManyPartialRowsAreFoundAndTheMissingOneIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// A statement of a process that was cut off arrives after another one has carried the
+// truncate out and gone on.
+func TestTruncateThatArrivesLateLeavesWhatCameAfterIt(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []starrocks.DeleteMode{starrocks.DeleteSoft, starrocks.DeleteHard} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			sink, server, b := prepared(t, func(c *starrocks.Config) { c.DeleteMode = mode })
+			if _, err := sink.Apply(t.Context(), b.Of(at(0x1000, sinktest.Insert("1", "before", nil)))); err != nil {
+				t.Fatal(err)
+			}
+			truncate := &apply.TableTruncate{ID: "once", Schema: b.Schema, Position: cdc.Position{Commit: 0x2000, Ordinal: 1}, SyncedAt: time.Now()}
+			if err := sink.Truncate(t.Context(), truncate); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := sink.Apply(t.Context(), b.Of(at(0x3000, sinktest.Insert("2", "after", nil)))); err != nil {
+				t.Fatal(err)
+			}
+			if err := sink.Truncate(t.Context(), truncate); err != nil {
+				t.Fatal(err)
+			}
+			if got := rowsOf(t, server, b.Schema); got != "2,after,-" {
+				t.Errorf("rows are %s", got)
+			}
+		})
+	}
+}

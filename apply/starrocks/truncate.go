@@ -25,7 +25,10 @@ func (s *Sink) Truncate(ctx context.Context, t *apply.TableTruncate) error {
 	case s.config.DeleteMode == DeleteSoft:
 		err = s.exec(ctx, softTruncate(s.tableName(l.table), l, t))
 	default:
-		err = s.exec(ctx, "TRUNCATE TABLE "+s.tableName(l.table))
+		// Not TRUNCATE TABLE: no label and no condition would hold back a statement that
+		// arrives late, on a connection that was cut off, after another process has
+		// carried it out and gone on.
+		err = s.exec(ctx, "DELETE FROM "+s.tableName(l.table)+" WHERE "+l.upTo(t.Position.Commit))
 	}
 	if err != nil {
 		return fmt.Errorf("truncate table %s in StarRocks: %w", l.table, err)
