@@ -3,6 +3,7 @@
 package bustest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -122,11 +123,7 @@ func (s *Source) Frame(transactions, payload int) ([]byte, cdc.Header) {
 
 // payloadOf repeats the text up to the size.
 func payloadOf(text string, size int) []byte {
-	b := make([]byte, 0, size+len(text))
-	for len(b) < size {
-		b = append(b, text...)
-	}
-	return b[:size]
+	return bytes.Repeat([]byte(text), size/len(text)+1)[:size]
 }
 
 // Checker verifies that frames hold every number once and in order.
@@ -195,7 +192,7 @@ func (c *Checker) row(rec *cdc.Record) error {
 		return fmt.Errorf("number %d after %d", n, c.Count)
 	}
 	p, _, _ := rest.Next()
-	if string(p.Bytes) != string(payloadOf(string(v.Bytes), len(p.Bytes))) {
+	if !bytes.Equal(p.Bytes, payloadOf(string(v.Bytes), len(p.Bytes))) {
 		return fmt.Errorf("payload of number %d was altered", n)
 	}
 	c.Count, c.Position = n, rec.Position

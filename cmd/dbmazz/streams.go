@@ -149,6 +149,12 @@ func (s *applyStream) Consumer(ctx context.Context, after uint64) (apply.Consume
 	return consumer{c}, nil
 }
 
+// Acknowledged returns the last sequence that live apply has acknowledged.
+func (s *applyStream) Acknowledged(ctx context.Context) (uint64, error) {
+	info, err := s.Info(ctx)
+	return info.AckFloor, err
+}
+
 // Tables follows the list that capture announces.
 func (s *applyStream) Tables(ctx context.Context) (<-chan []*cdc.Schema, error) {
 	entries, err := s.Watch(ctx, keyTables)

@@ -26,7 +26,7 @@ const (
 	publication  = "pub"
 	keyApply     = "apply"
 	// settleWithin is far beyond what any phase takes on a slow machine.
-	settleWithin = time.Minute
+	settleWithin = 3 * time.Minute
 )
 
 // rig is a pipeline between a database and the stand-in.
