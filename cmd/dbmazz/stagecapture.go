@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -100,27 +101,43 @@ func (s *captureStage) now() (*capture.Capture, *captureStream, []config.Table) 
 	return s.work, s.stream, s.tables
 }
 
-// acknowledged returns the sequence up to which the janitor may purge: everything is in
-// the sink, and no replay has yet to read it. The position decides: when the end of the
-// stream was lost and published again, the checkpoint's sequence may be that of changes
-// which are not applied.
+// acknowledged returns the sequence up to which the janitor may purge.
 func (s *captureStage) acknowledged(ctx context.Context) uint64 {
 	checkpoint, ok := s.progress.Checkpoint()
-	if !ok || checkpoint.Epoch != s.bus.Epoch() || checkpoint.Sequence == 0 {
+	if !ok || checkpoint.Epoch != s.bus.Epoch() {
 		return 0
 	}
-	applied := checkpoint.Sequence
-	if mark, err := s.bus.MarkAt(ctx, applied); err != nil || mark.Last.After(checkpoint.Position) {
-		located, err := s.bus.Locate(ctx, checkpoint.Position)
+	held, isHeld := s.bus.Held() //nolint:contextcheck // What it starts lives as long as the bus.
+	if !isHeld {
+		held = math.MaxUint64
+	}
+	return purgeable(checkpoint, held, func(sequence uint64) (cdc.Position, error) {
+		mark, err := s.bus.MarkAt(ctx, sequence)
+		return mark.Last, err
+	}, func(position cdc.Position) (uint64, error) { return s.bus.Locate(ctx, position) })
+}
+
+// purgeable returns the sequence up to which messages may go: everything is in the sink,
+// and no replay has yet to read it. The position of the checkpoint decides: when the end of
+// the stream was lost and published again, its sequence may be that of changes which are
+// not applied. last returns the position of the last change of the frame that a sequence
+// belongs to, locate the sequence behind which all frames are that end at or after a
+// position.
+func purgeable(
+	c cdc.Checkpoint, held uint64, last func(uint64) (cdc.Position, error), locate func(cdc.Position) (uint64, error),
+) uint64 {
+	if c.Sequence == 0 {
+		return 0
+	}
+	applied := c.Sequence
+	if end, err := last(applied); err != nil || end.After(c.Position) {
+		located, err := locate(c.Position)
 		if err != nil {
 			return 0 // Nothing is lost by purging later.
 		}
 		applied = min(applied, located)
 	}
-	if held, ok := s.bus.Held(); ok && held < applied { //nolint:contextcheck // What it starts lives as long as the bus.
-		return held
-	}
-	return applied
+	return min(applied, held)
 }
 
 // captureView is what the other processes know of a capture.
