@@ -29,13 +29,19 @@ func listening(t *testing.T, cfg bus.Config) (owner *bus.Bus, remote bus.Config)
 	}
 }
 
+// overTheWire lists the claims where another way to the embedded server could matter.
+var overTheWire = []string{
+	"FramesComeBackInOrder", "LargeFrameIsSplitAndReassembled", "FullStreamHolds", "StateIsComparedAndSet",
+	"WatchBeginsWithTheCurrentValue", "ConsumerIsReplacedByTheNext", "BoardShowsWhoIsThere", "LettersArePutOnce",
+}
+
 func TestListening(t *testing.T) {
 	t.Parallel()
-	for name, test := range conformance {
+	for _, name := range overTheWire {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, remote := listening(t, bus.Config{Pipeline: "owner"})
-			test(t, remote)
+			conformance[name](t, remote)
 		})
 	}
 }

@@ -56,7 +56,7 @@ const additionsFrom = 100
 
 // describe prints the contract without what was added to it.
 func describe() string {
-	added := map[protoreflect.Name]bool{"StageStatus": true, "QueueStatus": true}
+	added := map[protoreflect.Name]bool{"StageStatus": true, "QueueStatus": true, "ProcessStatus": true}
 	file := pb.File_dbmazz_dbmazz_proto
 	var b strings.Builder
 	for _, service := range []protoreflect.Name{"CdcControlService", "CdcMetricsService", "CdcStatusService", "HealthService"} {
