@@ -68,7 +68,7 @@ func New(cfg Config, stream Stream, progress Progress) (*Capture, error) {
 		tables: slices.Clone(cfg.Tables), status: Status{State: StateIdle},
 	}
 	var err error
-	c.source, err = newSource(&c.cfg, stream.Epoch)
+	c.source, err = newSource(&c.cfg, func() string { return c.stream.Epoch() })
 	return c, err
 }
 
