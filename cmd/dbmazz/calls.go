@@ -23,7 +23,7 @@ const (
 	verbRelease   = "release"  // apply: go on after a hold
 	verbTables    = "tables"   // capture: which tables
 	verbDrain     = "drain"    // capture: see the drain through
-	verbState     = "state"    // everybody: what the pipeline is at
+	verbStop      = "stop"     // everybody: end
 )
 
 // request is a call between processes.
@@ -31,7 +31,6 @@ type request struct {
 	Verb   string        `json:"verb"`
 	Reload api.Reload    `json:"reload,omitzero"`
 	Tail   cdc.Tail      `json:"tail,omitzero"`
-	State  api.State     `json:"state,omitempty"`
 	For    time.Duration `json:"for,omitempty"`
 	From   string        `json:"from,omitempty"`
 }
@@ -86,11 +85,9 @@ func (p *pipeline) answerCalls(ctx context.Context, s *stages) error {
 // answer does what another process, or this one, asks for.
 func (p *pipeline) answer(ctx context.Context, s *stages, r request) error {
 	switch r.Verb {
-	case verbState:
-		p.setState(r.State)
-		if r.State == api.StateStopped {
-			go p.leave(context.WithoutCancel(ctx), s)
-		}
+	case verbStop:
+		p.setState(api.StateStopped)
+		go p.leave(context.WithoutCancel(ctx), s)
 		return nil
 	case verbTables, verbDrain:
 		if s.capture == nil || !s.capture.role.leads() {
@@ -132,20 +129,15 @@ func (p *pipeline) ask(ctx context.Context, s *stages, role string, r request) e
 	if !ok {
 		return fmt.Errorf("no %s process is there: %w", role, bus.ErrNobody)
 	}
-	return p.tell(ctx, s, leader.Instance, r)
+	return call(ctx, s.bus, leader.Instance, r)
 }
 
-// tell has one process do something.
-func (p *pipeline) tell(ctx context.Context, s *stages, instance string, r request) error {
+// call has one process do something.
+func call(ctx context.Context, b *bus.Bus, instance string, r request) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode the call: %w", err)
 	}
-	return call(ctx, s.bus, instance, data)
-}
-
-// call asks a process and reads its answer.
-func call(ctx context.Context, b *bus.Bus, instance string, data []byte) error {
 	answer, err := b.Call(ctx, memberPrefix+instance, data)
 	if err != nil {
 		return fmt.Errorf("process %s: %w", instance, err)
@@ -157,27 +149,16 @@ func call(ctx context.Context, b *bus.Bus, instance string, data []byte) error {
 	return out.err()
 }
 
-// tellAll tells every other process that is there what the pipeline is at.
-func (p *pipeline) tellAll(ctx context.Context, s *stages, state api.State) error {
+// stopOthers tells every other process that is there to end.
+func (s *stages) stopOthers(ctx context.Context) error {
 	var errs []error
 	for _, n := range s.company.list() {
-		if n.gone || time.Since(n.heard) > silentAfter {
+		if n.silent() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		errs = append(errs, p.tell(ctx, s, n.Instance, request{Verb: verbState, State: state}))
+		errs = append(errs, call(ctx, s.bus, n.Instance, request{Verb: verbStop}))
 		cancel()
 	}
 	return errors.Join(errs...)
-}
-
-// leader returns the process that is known to work at a stage.
-func (c *company) leader(role string) (neighbour, bool) {
-	for _, n := range c.list() {
-		active := (role == roleCapture && n.Capture != nil && n.Capture.Active) || (role == roleApply && n.Apply != nil && n.Apply.Active)
-		if active {
-			return n, true
-		}
-	}
-	return neighbour{}, false
 }

@@ -39,11 +39,31 @@ type member struct {
 	Draining bool `json:"draining,omitempty"`
 }
 
-// neighbour is another process, and when it was heard of last, by the own clock.
-type neighbour struct {
-	member
+// works tells whether the process is at work at a stage.
+func (m *member) works(role string) bool {
+	switch role {
+	case roleCapture:
+		return m.Capture != nil && m.Capture.Active
+	case roleApply:
+		return m.Apply != nil && m.Apply.Active
+	}
+	return false
+}
+
+// contact is when a process was heard of last, by the own clock, and whether it has said
+// goodbye.
+type contact struct {
 	heard time.Time
 	gone  bool
+}
+
+// silent tells whether the process is taken for gone.
+func (c *contact) silent() bool { return c.gone || time.Since(c.heard) > silentAfter }
+
+// neighbour is another process.
+type neighbour struct {
+	member
+	contact
 }
 
 // company is what is known of the other processes.
@@ -85,32 +105,31 @@ func (c *company) list() []neighbour {
 
 // present tells whether another process is there.
 func (c *company) present() bool {
-	for _, n := range c.list() {
-		if !n.gone && time.Since(n.heard) <= silentAfter {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.list(), func(n neighbour) bool { return !n.silent() })
 }
 
 // draining tells whether a process that is there sees a drain through.
 func (c *company) draining() bool {
-	for _, n := range c.list() {
-		if n.Draining && !n.gone && time.Since(n.heard) <= silentAfter {
-			return true
-		}
+	return slices.ContainsFunc(c.list(), func(n neighbour) bool { return n.Draining && !n.silent() })
+}
+
+// leader returns the process that is known to work at a stage.
+func (c *company) leader(role string) (neighbour, bool) {
+	all := c.list()
+	i := slices.IndexFunc(all, func(n neighbour) bool { return n.works(role) })
+	if i < 0 {
+		return neighbour{}, false
 	}
-	return false
+	return all[i], true
 }
 
 // heardOf takes in what a process has told.
 func (c *company) heardOf(m member, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.others[m.Instance] = &neighbour{member: m, heard: now}
+	c.others[m.Instance] = &neighbour{member: m, contact: contact{heard: now}}
 	for name, n := range c.others {
-		active := (n.Capture != nil && n.Capture.Active) || (n.Apply != nil && n.Apply.Active)
-		if now.Sub(n.heard) > forgetAfter && !active {
+		if now.Sub(n.heard) > forgetAfter && !n.works(roleCapture) && !n.works(roleApply) {
 			delete(c.others, name)
 		}
 	}

@@ -35,6 +35,7 @@ type pipeline struct {
 type stages struct {
 	bus      *bus.Bus
 	progress *progress
+	letters  *bus.DeadLetters
 	control  *control
 	company  *company
 	capture  *captureStage // nil if this process has no such part
@@ -59,7 +60,7 @@ func (p *pipeline) at(detail string, problem error) {
 
 // wire makes the parts of this process.
 func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
-	s := &stages{bus: b, progress: newProgress(), control: newControl(b), company: newCompany()}
+	s := &stages{bus: b, progress: newProgress(), letters: b.DeadLetters(), control: newControl(b), company: newCompany()}
 	if _, err := s.control.load(ctx); err != nil {
 		return nil, err
 	}
@@ -201,7 +202,7 @@ func (p *pipeline) drain(ctx context.Context, s *stages) {
 		pause(ctx, time.Second) // Tries that fail at once do not spin.
 	}
 	p.log.InfoContext(ctx, "drained: all that was committed is applied and confirmed")
-	if err := p.tellAll(ctx, s, api.StateStopped); err != nil {
+	if err := s.stopOthers(ctx); err != nil {
 		p.log.WarnContext(ctx, "a process was not told to stop", "err", err)
 	}
 	p.setState(api.StateStopped)
@@ -263,7 +264,7 @@ func (p *pipeline) Stop(ctx context.Context) error {
 	}
 	var err error
 	if s != nil {
-		err = p.tellAll(ctx, s, api.StateStopped)
+		err = s.stopOthers(ctx)
 	}
 	p.setState(api.StateStopped)
 	if s == nil {

@@ -30,7 +30,7 @@ func (t *tool) quiet(ctx context.Context) (quiet context.Context, release func()
 	case err != nil:
 		return nil, nil, err
 	case instance != "":
-		if err := t.call(ctx, instance, request{Verb: verbHold, From: t.config.Instance, For: holdFor}); err != nil {
+		if err := call(ctx, t.bus, instance, request{Verb: verbHold, From: t.config.Instance, For: holdFor}); err != nil {
 			return nil, nil, err
 		}
 		quiet, cancel := context.WithDeadline(context.WithoutCancel(ctx), began.Add(quietFor))
@@ -44,7 +44,7 @@ func (t *tool) quiet(ctx context.Context) (quiet context.Context, release func()
 			cancel()
 			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			_ = t.call(bounded, instance, request{Verb: verbRelease, From: t.config.Instance}) // Its time runs out anyway.
+			_ = call(bounded, t.bus, instance, request{Verb: verbRelease, From: t.config.Instance}) // Its time runs out anyway.
 		}
 		return checkedContext{quiet, check}, release, nil
 	}
@@ -89,12 +89,12 @@ func (t *tool) applying(ctx context.Context) (string, error) {
 	for a := range news {
 		name, ok := strings.CutPrefix(a.Name, memberPrefix)
 		var m member
-		if !ok || a.Gone || json.Unmarshal(a.Value, &m) != nil || m.Apply == nil || !m.Apply.Active {
+		if !ok || a.Gone || json.Unmarshal(a.Value, &m) != nil || !m.works(roleApply) {
 			continue
 		}
 		// One that has died may still be on the board: ask.
 		ask, cancel := context.WithTimeout(ctx, time.Second)
-		err := t.call(ask, name, request{Verb: verbPing})
+		err := call(ask, t.bus, name, request{Verb: verbPing})
 		cancel()
 		if err == nil {
 			found = name
@@ -102,13 +102,4 @@ func (t *tool) applying(ctx context.Context) (string, error) {
 		}
 	}
 	return found, nil
-}
-
-// call has a process of the pipeline do something.
-func (t *tool) call(ctx context.Context, instance string, r request) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode the call: %w", err)
-	}
-	return call(ctx, t.bus, instance, data)
 }

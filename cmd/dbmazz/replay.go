@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -340,12 +341,7 @@ func (r *replay) report(s apply.ReplaySummary, resumed bool) error {
 	}
 	table := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "table\tchanges\trows sent\t")
-	names := make([]string, 0, len(s.Tables))
-	for name := range s.Tables {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(s.Tables)) {
 		t := s.Tables[name]
 		fmt.Fprintf(table, "%s\t%s\t%s\t\n", name, grouped(t.Changes), grouped(t.Rows))
 	}
@@ -373,12 +369,7 @@ func (r *replay) explore(ctx context.Context) error {
 	}
 	table := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "table\tinserts\tupdates\tdeletes\ttruncates\tbytes\t")
-	names := make([]string, 0, len(s.Tables))
-	for name := range s.Tables {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(s.Tables)) {
 		t := s.Tables[name]
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t\n", name, grouped(t.Inserts), grouped(t.Updates), grouped(t.Deletes), grouped(t.Truncates), grouped(t.Bytes))
 	}

@@ -24,13 +24,10 @@ type seen struct {
 	waits    bool   // this process would, if no other did
 	trouble  string // what keeps it from that
 	instance string
-	heard    time.Time
-	gone     bool
+	contact
 }
 
-func (s *seen) silent() bool {
-	return !s.here && (s.gone || time.Since(s.heard) > silentAfter)
-}
+func (s *seen) silent() bool { return !s.here && s.contact.silent() }
 
 // view is both stages, in whichever process they run.
 type view struct {
@@ -48,20 +45,20 @@ type view struct {
 // picture collects what this process and the others say.
 func (p *pipeline) picture(ctx context.Context, s *stages) view {
 	var v view
-	now := time.Now()
-	add := func(m member, from seen, silent bool) {
+	add := func(m member, from seen) {
+		silent := from.silent()
 		process := api.Process{
 			Instance: m.Instance, Host: m.Host, PID: m.PID, Version: m.Version, Started: m.Started, Heard: from.heard, Silent: silent,
 		}
 		if m.Capture != nil {
 			process.Capture = standing(m.Capture.Active)
-			if m.Capture.Active && (!v.capture.known || (v.capture.silent() && !silent)) {
+			if m.works(roleCapture) && (!v.capture.known || (v.capture.silent() && !silent)) {
 				v.capture.seen, v.capture.captureView = from, *m.Capture
 			}
 		}
 		if m.Apply != nil {
 			process.Apply = standing(m.Apply.Active)
-			if m.Apply.Active && (!v.apply.known || (v.apply.silent() && !silent)) {
+			if m.works(roleApply) && (!v.apply.known || (v.apply.silent() && !silent)) {
 				v.apply.seen, v.apply.applyView = from, *m.Apply
 			}
 		}
@@ -70,9 +67,9 @@ func (p *pipeline) picture(ctx context.Context, s *stages) view {
 		}
 	}
 	self := p.self(ctx, s)
-	add(self, seen{known: true, here: true, instance: self.Instance, heard: now}, false)
+	add(self, seen{known: true, here: true, instance: self.Instance, contact: contact{heard: time.Now()}})
 	for _, n := range s.company.list() {
-		add(n.member, seen{known: true, instance: n.Instance, heard: n.heard, gone: n.gone}, n.gone || now.Sub(n.heard) > silentAfter)
+		add(n.member, seen{known: true, instance: n.Instance, contact: n.contact})
 	}
 	if self.Capture != nil && !self.Capture.Active {
 		v.capture.waits, v.capture.trouble = true, s.capture.role.trouble()
@@ -184,7 +181,7 @@ func (s *stages) positions(ctx context.Context, out *api.Status, v *view) {
 	if v.capture.Total > checkpoint.Total {
 		out.Queue.PendingRows = v.capture.Total - checkpoint.Total
 	}
-	if n, err := s.bus.DeadLetters().Count(ctx); err == nil {
+	if n, err := s.letters.Count(ctx); err == nil {
 		out.DeadLetters = n
 	}
 }

@@ -81,43 +81,71 @@ func setMetricsAddr(c *Config, value string) error {
 	return nil
 }
 
-// setBusURL keeps quiet about what it does not understand: it may hold a password.
+// serverURL says which URLs lead to a kind of server.
+type serverURL struct {
+	schemes [2]string // the first is the default
+	port    string    // the default
+	// credentials are the variables for what must not be in the URL, want is an
+	// example of what may be.
+	credentials, want string
+}
+
+// parse returns scheme://host:port. It keeps quiet about what it does not understand: that
+// may hold a password.
+func (u *serverURL) parse(value string) (string, error) {
+	if !strings.Contains(value, "://") {
+		value = u.schemes[0] + "://" + value
+	}
+	parsed, err := url.Parse(value)
+	switch {
+	case err != nil:
+		return "", errors.New("it is not a URL; " + u.want)
+	case parsed.Scheme != u.schemes[0] && parsed.Scheme != u.schemes[1]:
+		return "", fmt.Errorf("the scheme %s is not supported; %s", show(parsed.Scheme), u.want)
+	case parsed.User != nil:
+		return "", fmt.Errorf("it holds a user name; put that into %s; %s", u.credentials, u.want)
+	case parsed.Path != "" && parsed.Path != "/", parsed.RawQuery != "", parsed.Fragment != "":
+		return "", errors.New("it has something after the host and port; " + u.want)
+	}
+	if err := checkHost(parsed.Hostname()); err != nil {
+		return "", fmt.Errorf("%w; %s", err, u.want)
+	}
+	port := parsed.Port()
+	if port == "" {
+		port = u.port
+	}
+	if err := checkPort(port); err != nil || port == "0" {
+		return "", fmt.Errorf("the port %s is out of range; %s", show(port), u.want)
+	}
+	return parsed.Scheme + "://" + net.JoinHostPort(parsed.Hostname(), port), nil
+}
+
+var (
+	busURL = serverURL{
+		schemes: [2]string{"nats", "tls"}, port: busPortDefault, credentials: "BUS_USER and BUS_PASSWORD",
+		want: "want nats://host:4222 or tls://host:4222, separated by commas",
+	}
+	sinkURL = serverURL{
+		schemes: [2]string{"http", "https"}, port: sinkPortDefault, credentials: "SINK_USER and SINK_PASSWORD",
+		want: "want http://host:8030 or https://host:8030",
+	}
+)
+
 func setBusURL(c *Config, value string) error {
-	const want = "want nats://host:4222 or tls://host:4222, separated by commas"
 	var servers []string
 	for element := range strings.SplitSeq(value, ",") {
 		element = strings.TrimSpace(element)
 		if element == "" {
 			continue
 		}
-		if !strings.Contains(element, "://") {
-			element = "nats://" + element
+		server, err := busURL.parse(element)
+		if err != nil {
+			return err
 		}
-		parsed, err := url.Parse(element)
-		switch {
-		case err != nil:
-			return errors.New("it is not a URL; " + want)
-		case parsed.Scheme != "nats" && parsed.Scheme != "tls":
-			return fmt.Errorf("the scheme %s is not supported; %s", show(parsed.Scheme), want)
-		case parsed.User != nil:
-			return errors.New("it holds a user name; put that into BUS_USER and BUS_PASSWORD; " + want)
-		case parsed.Path != "" && parsed.Path != "/", parsed.RawQuery != "", parsed.Fragment != "":
-			return errors.New("it has something after the host and port; " + want)
-		}
-		if err := checkHost(parsed.Hostname()); err != nil {
-			return fmt.Errorf("%w; %s", err, want)
-		}
-		port := parsed.Port()
-		if port == "" {
-			port = busPortDefault
-		}
-		if err := checkPort(port); err != nil || port == "0" {
-			return fmt.Errorf("the port %s is out of range; %s", show(port), want)
-		}
-		servers = append(servers, parsed.Scheme+"://"+net.JoinHostPort(parsed.Hostname(), port))
+		servers = append(servers, server)
 	}
 	if len(servers) == 0 {
-		return errors.New("it names no server; " + want)
+		return errors.New("it names no server; " + busURL.want)
 	}
 	c.BusURL = strings.Join(servers, ",")
 	return nil
@@ -164,36 +192,9 @@ func setSinkBEHosts(c *Config, value string) error {
 	return nil
 }
 
-// setSinkURL keeps quiet about what it does not understand: it may hold a password.
-func setSinkURL(c *Config, value string) error {
-	const want = "want http://host:8030 or https://host:8030"
-	if !strings.Contains(value, "://") {
-		value = "http://" + value
-	}
-	parsed, err := url.Parse(value)
-	if err != nil {
-		return errors.New("it is not a URL; " + want)
-	}
-	switch {
-	case parsed.Scheme != "http" && parsed.Scheme != "https":
-		return fmt.Errorf("the scheme %s is not supported; %s", show(parsed.Scheme), want)
-	case parsed.User != nil:
-		return errors.New("it holds a user name; put that into SINK_USER and SINK_PASSWORD; " + want)
-	case parsed.Path != "" && parsed.Path != "/", parsed.RawQuery != "", parsed.Fragment != "":
-		return errors.New("it has something after the host and port; " + want)
-	}
-	if err := checkHost(parsed.Hostname()); err != nil {
-		return fmt.Errorf("%w; %s", err, want)
-	}
-	port := parsed.Port()
-	if port == "" {
-		port = sinkPortDefault
-	}
-	if err := checkPort(port); err != nil || port == "0" {
-		return fmt.Errorf("the port %s is out of range; %s", show(port), want)
-	}
-	c.SinkURL = parsed.Scheme + "://" + net.JoinHostPort(parsed.Hostname(), port)
-	return nil
+func setSinkURL(c *Config, value string) (err error) {
+	c.SinkURL, err = sinkURL.parse(value)
+	return err
 }
 
 var tokenPattern = regexp.MustCompile(`^[!-~]+$`)
