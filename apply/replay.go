@@ -246,7 +246,7 @@ func (r *Replay) begin(s *session) error {
 		return errFinished
 	}
 	r.rounds = 0
-	s.allow(s.ledger.state.Checkpoint.Position)
+	s.control(func() { s.limit = limit{set: true, at: s.ledger.state.Checkpoint.Position} })
 	s.update(func(st *Status) { st.Ready, st.State, st.Detail = true, Applying, "Replaying" })
 	return nil
 }
