@@ -94,6 +94,14 @@ func (w *Writer) Skip() {
 	w.txn.touched = true
 }
 
+// SkipTo counts all changes before the one with an ordinal as Skip does.
+func (w *Writer) SkipTo(ordinal uint64) {
+	if ordinal > w.txn.ordinal+1 {
+		w.txn.ordinal = ordinal - 1
+		w.txn.touched = true
+	}
+}
+
 // Commit closes the transaction. A transaction that has no changes, or whose end the
 // stream already holds, leaves no trace but its end LSN.
 func (w *Writer) Commit(end LSN) {
@@ -231,6 +239,9 @@ func (w *Writer) Message(lsn LSN, prefix string, content []byte) {
 
 // StartTuple starts a tuple of n values.
 func (w *Writer) StartTuple(n int) { w.buf = appendArrayHeader(w.buf, n) }
+
+// Values writes all values of a tuple that is in wire form already.
+func (w *Writer) Values(t Tuple) { w.buf = append(w.buf, t...) }
 
 // Null writes SQL NULL.
 func (w *Writer) Null() { w.buf = append(w.buf, codeNil) }
