@@ -60,6 +60,7 @@ func (s *session) begin(ctx context.Context, m *pgoutput.Message) error {
 	if err := s.switchFilter(ctx, commit); err != nil {
 		return err
 	}
+	s.desk.begin(m)
 	s.out.Begin(commit, m.Time+epoch2000, m.XID)
 	return nil
 }
@@ -96,6 +97,7 @@ func (s *session) commit(m *pgoutput.Message) error {
 	end := cdc.LSN(m.EndLSN)
 	s.starting()
 	s.out.Commit(end)
+	s.desk.commit()
 	s.view.open = false
 	s.view.clear = max(s.view.clear, end)
 	if s.touched {
@@ -141,12 +143,16 @@ func (s *session) row(ctx context.Context, m *pgoutput.Message) error {
 	s.count.rows++
 	switch m.Kind {
 	case pgoutput.KindInsert:
-		return s.insert(t, m)
+		err = s.insert(t, m)
 	case pgoutput.KindUpdate:
-		return s.update(t, m)
+		err = s.update(t, m)
 	default:
-		return s.remove(t, m)
+		err = s.remove(t, m)
 	}
+	if err == nil {
+		s.desk.touch(t, m)
+	}
+	return err
 }
 
 // table returns the table of a change.
@@ -183,6 +189,7 @@ func (s *session) truncated(ctx context.Context, m *pgoutput.Message) error {
 				return err
 			}
 		}
+		s.desk.emptied(t)
 		s.truncate = append(s.truncate, t.schema)
 	}
 	if len(s.truncate) == 0 || !s.change() {
@@ -209,6 +216,7 @@ func (s *session) relation(m *pgoutput.Message, order uint64) {
 		t.relation.columns = append(t.relation.columns, relationColumn{name: string(col.Name), identity: col.Identity, oid: col.OID, mod: col.Mod})
 	}
 	s.last = nil
+	s.desk.described(t)
 	// Also when it repeats what was known: it comes after an invalidation, and what
 	// the catalog adds, a primary key for example, may have changed.
 	s.tables[m.Relation] = t
@@ -237,10 +245,15 @@ func (s *session) describe(ctx context.Context, t *table) error {
 	}
 	c.schemas[schema.Fingerprint()] = schema
 	c.latest[schema.OID] = schema
-	t.schema = schema
-	t.isKey = make([]bool, len(schema.Columns))
-	for _, k := range schema.Key {
-		t.isKey[k] = true
-	}
+	t.schema, t.isKey = schema, keyMask(schema)
 	return nil
+}
+
+// keyMask tells which columns are part of the key.
+func keyMask(schema *cdc.Schema) []bool {
+	mask := make([]bool, len(schema.Columns))
+	for _, k := range schema.Key {
+		mask[k] = true
+	}
+	return mask
 }

@@ -42,6 +42,7 @@ type session struct {
 	truncate []*cdc.Schema
 	witness  witness
 	streams  streams
+	desk     *desk // nil without snapshots
 
 	frameSince time.Time // of the first record of the frame
 	count      totals
@@ -62,6 +63,9 @@ type table struct {
 	tracked  bool
 	schema   *cdc.Schema // nil until the first change
 	isKey    []bool
+	// copied is the copy that the table is part of, as of copyVersion.
+	copied      *deskTable
+	copyVersion int
 }
 
 // run reads until an error or until ctx is done.
@@ -134,6 +138,7 @@ func (s *session) start(ctx context.Context, st *start, group *errgroup.Group) e
 			if err := s.open(ctx, st); err != nil {
 				return err
 			}
+			group.Go(func() error { return s.desk.work(ctx) })
 			return s.readLoop(ctx)
 		default:
 			if err := s.other(ctx, kind, payload); err != nil {
@@ -162,6 +167,9 @@ func (s *session) open(ctx context.Context, st *start) (err error) {
 	}
 	s.out = cdc.NewWriter(c.stream.Epoch(), st.from, st.fromEnd)
 	s.out.Continue(tail.Total)
+	if s.desk, err = c.snapshots.sit(ctx, s, st); err != nil {
+		return err
+	}
 	s.out.Reset(c.buffer())
 	c.mu.Lock()
 	c.flow = flow{clear: st.slot, empty: true}
@@ -187,12 +195,19 @@ func (s *session) readLoop(ctx context.Context) error {
 			if err := s.handle(ctx, kind, payload); err != nil {
 				return err
 			}
+			if err := s.desk.turn(ctx); err != nil {
+				return err
+			}
+		}
+		if err := s.desk.turn(ctx); err != nil {
+			return err
 		}
 		wait, err := s.pause(ctx)
 		if err != nil {
 			return err
 		}
-		switch err := s.sock.fill(ctx, wait); {
+		switch err := s.sock.fill(ctx, s.desk.pause(wait)); {
+		case errors.Is(err, errIdle) && s.desk.due():
 		case errors.Is(err, errIdle):
 			if err := s.quiet(ctx); err != nil {
 				return err
@@ -318,6 +333,9 @@ func (s *session) serverError(e *pgconn.PgError) error {
 
 // publish closes the frame and hands it over.
 func (s *session) publish(ctx context.Context) error {
+	if err := s.desk.settle(ctx); err != nil {
+		return err
+	}
 	data, header, err := s.out.Seal()
 	if err != nil {
 		return fmt.Errorf("close frame: %w", err)

@@ -83,8 +83,8 @@ type window struct {
 	bytes   int
 	// overflow tells that there were too many to be kept.
 	overflow bool
-	// stale tells that the stream has described the table otherwise than the chunk.
-	stale bool
+	// relations are the descriptions of the table that came meanwhile.
+	relations []*relation
 }
 
 // windowBytes bounds what a window keeps. A chunk whose window is larger is read again.
@@ -182,15 +182,14 @@ func (p *passed) add(xid uint32) {
 // mark names the present end of the list.
 func (p *passed) mark() int { return p.base + len(p.list) }
 
-// hidden returns a transaction before the mark that the snapshot does not see, although
-// its commit is in the log. It also forgets, from the front, what the snapshot does see:
-// so does every later one.
-func (p *passed) hidden(v *visibility, mark int) (xid uint32, found bool) {
+// hidden reports whether there is a transaction before the mark that the snapshot does not
+// see, although its commit is in the log. It also forgets, from the front, what the snapshot
+// does see: so does every later one.
+func (p *passed) hidden(v *visibility, mark int) bool {
 	for i, x := range p.list[:min(max(mark-p.base, 0), len(p.list))] {
 		if !v.sees(x) {
-			xid, found = x, true
 			p.drop(i)
-			return xid, found
+			return true
 		}
 	}
 	n := 0
@@ -198,7 +197,7 @@ func (p *passed) hidden(v *visibility, mark int) (xid uint32, found bool) {
 		n++
 	}
 	p.drop(n)
-	return 0, false
+	return false
 }
 
 func (p *passed) drop(n int) {

@@ -42,6 +42,9 @@ func (c *Capture) SetTables(ctx context.Context, tables []Table) error {
 		if err := c.addTables(ctx, conn, rec, slices.Clone(tables)); err != nil {
 			return err
 		}
+		if err := c.snapshots.join(ctx); err != nil {
+			return err
+		}
 		return c.removeTables(ctx, conn, removed)
 	})
 }
