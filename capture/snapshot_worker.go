@@ -285,7 +285,8 @@ func (w *worker) stored(ctx context.Context) error {
 		w.c.mu.Lock()
 		published := w.c.status.Published
 		w.c.mu.Unlock()
-		if !at.After(published) {
+		// Nothing was ever written where there is no ordinal.
+		if at.Ordinal == 0 || !at.After(published) {
 			return nil
 		}
 		if !sleep(ctx, snapshotRetry) {
