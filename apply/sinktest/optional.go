@@ -150,11 +150,12 @@ func testOptionalMovedDeleted(t *testing.T, e *env) {
 func testOptionalGuarded(t *testing.T, e *env) {
 	s := people(t)
 	b := e.prepare(t, s)
-	e.apply(t, b.Of(at(0x5000, Insert("1", "later", nil, "n", nil)), at(0x5000, Insert("13", "later", nil, "n", nil)), at(0x3000, Insert("4", "d", nil, "n4", nil))))
+	e.apply(t, b.Of(at(0x5000, Insert("1", "later", nil, "n", nil)), at(0x5000, Insert("13", "later", nil, "n", nil)), at(0x3000, Insert("4", "d", nil, "n4", nil)), at(0x3000, Insert("15", "e", nil, "n15", nil))))
 	e.applyGuarded(t, b.guarded(
 		at(0x4000, Optional(Update("1", "a", nil, Unchanged, nil))), at(0x4000, Optional(Update("2", "b", nil, Unchanged, nil))),
 		at(0x4000, Optional(Moved(Tuple("3", nil, nil, nil, nil), "13", "c", nil, Unchanged, nil))),
 		at(0x4000, Optional(Update("4", "d2", nil, Unchanged, nil))),
+		at(0x4000, Optional(Moved(Tuple("5", nil, nil, nil, nil), "15", "e2", nil, Unchanged, nil))),
 	))
-	e.want(t, s, []string{"1", "later", Null, "n", Null}, []string{"13", "later", Null, "n", Null}, []string{"4", "d2", Null, "n4", Null})
+	e.want(t, s, []string{"1", "later", Null, "n", Null}, []string{"13", "later", Null, "n", Null}, []string{"4", "d2", Null, "n4", Null}, []string{"15", "e", Null, "n15", Null})
 }
