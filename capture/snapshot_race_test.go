@@ -112,12 +112,17 @@ func TestCopyIsNotFooledByARewriteOfTheTable(t *testing.T) {
 	r.start()
 	r.await("begun", func(s capture.Status) bool { return len(s.Snapshot.Tables) > 0 && s.Snapshot.Tables[0].RowsDone > 0 })
 	for i := range 12 {
-		typ := []string{"bigint", "int"}[i%2]
-		if _, err := conn.Exec(t.Context(), "BEGIN; ALTER TABLE t ALTER v TYPE "+typ); err != nil {
+		// The first two change nothing that the stream would tell.
+		alter := []string{"int USING v + 0", "int USING v + 0", "bigint", "int"}[i%4]
+		if _, err := conn.Exec(t.Context(), "BEGIN; ALTER TABLE t ALTER v TYPE "+alter); err != nil {
 			t.Fatal(err)
 		}
-		pause(50 * time.Millisecond)
-		if _, err := conn.Exec(t.Context(), "UPDATE t SET v = v + 1 WHERE id % 100 = 0; COMMIT"); err != nil {
+		pause(100 * time.Millisecond)
+		end := "COMMIT"
+		if i%4 > 1 {
+			end = "UPDATE t SET v = v + 1 WHERE id % 100 = 0; COMMIT"
+		}
+		if _, err := conn.Exec(t.Context(), end); err != nil {
 			t.Fatal(err)
 		}
 		pause(20 * time.Millisecond)

@@ -61,21 +61,16 @@ func (d *desk) arm(ctx context.Context, w *worker) error {
 	return err
 }
 
-// findSuspects returns the transactions that have begun and that others do not see. Not
-// all of them are in a snapshot: it ends behind the last one that has ended, not behind
-// the last one that has begun. So a transaction is begun here, after which there are only
-// younger ones. A standby has none of this kind: its log is read as far as it is replayed,
-// which makes the commits seen.
+// findSuspects returns the transactions that have begun and that others do not see. A
+// snapshot ends behind the last one that has ended, not behind the last one that has begun;
+// so a transaction is begun and ended first. A standby has none of this kind: its log is
+// read as far as it is replayed, which makes the commits seen.
 func findSuspects(ctx context.Context, conn *pgx.Conn) (map[uint64]bool, error) {
-	var next, text string
-	err := conn.QueryRow(ctx, "SELECT CASE WHEN pg_is_in_recovery() THEN '0' ELSE pg_current_xact_id()::text END").Scan(&next)
+	var text string
+	_, err := conn.Exec(ctx, "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id() END")
 	if err == nil {
 		err = conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&text)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("take a snapshot: %w", err)
-	}
-	end, err := strconv.ParseUint(next, 10, 64)
 	if err != nil {
 		return nil, fmt.Errorf("take a snapshot: %w", err)
 	}
@@ -85,9 +80,6 @@ func findSuspects(ctx context.Context, conn *pgx.Conn) (map[uint64]bool, error) 
 	}
 	left := map[uint64]bool{}
 	for _, xid := range seen.running {
-		left[xid] = true
-	}
-	for xid := seen.xmax; xid < end; xid++ {
 		left[xid] = true
 	}
 	return left, nil

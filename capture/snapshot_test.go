@@ -250,3 +250,97 @@ INSERT INTO t SELECT i, 0, (SELECT string_agg(md5(i::text || j), '') FROM genera
 		r.same("t", "id")
 	})
 }
+
+// A copy that is stopped goes on behind what stream or sink have, and reads nothing of that
+// again. What the stream has lost is read again.
+func TestCopyGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]bool{"stopped": false, "end of the stream lost": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Database(t)
+			db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 500) i")
+			r := copying(t, db, "t")
+			r.cfg.SnapshotChunkRows, r.cfg.SnapshotRate = 10, 200
+			r.stream.AutoApply(false)
+			r.start()
+			for range 3 {
+				begun := r.stream.Frames()
+				r.await("further", func(capture.Status) bool { return len(r.stream.Frames()) > len(begun)+2 })
+				r.stop()
+				if n := len(r.stream.Frames()); lose {
+					r.stream.Apply(n - 2)
+					r.stream.Cut(n - 1)
+				}
+				r.start()
+			}
+			r.c.SetSnapshot(capture.SnapshotSettings{Rate: -1})
+			r.copied()
+			r.same("t", "id")
+			// A chunk that was in the stream but not yet remembered may be there twice.
+			if n := len(r.changes()); n < 500 || n > 530 {
+				t.Errorf("%d rows were written", n)
+			}
+		})
+	}
+}
+
+// However long a copy takes, no transaction of it holds the server's cleaning up back.
+func TestCopyHasNoLongTransaction(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 400) i")
+	r := copying(t, db, "t")
+	r.cfg.SnapshotChunkRows, r.cfg.SnapshotRate = 10, 200
+	r.start()
+	var oldest float64
+	for !r.c.Status().Snapshot.Done {
+		age := pgtest.Value[float64](db, `SELECT COALESCE(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8 FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'dbmazz/%' AND backend_type = 'client backend' AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)`)
+		oldest = max(oldest, age)
+		pause(5 * time.Millisecond)
+	}
+	if oldest > 0.5 {
+		t.Errorf("a transaction was %.1f s old", oldest)
+	}
+}
+
+func TestCopiesAreAskedForAndPaused(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100); CREATE TABLE plain (v int); ALTER TABLE plain REPLICA IDENTITY FULL")
+	r := copying(t, db, "t", "plain")
+	r.cfg.Snapshot = capture.SnapshotNever
+	r.startStreaming()
+	if s := r.c.Status().Snapshot; s.Active || len(s.Tables) > 0 {
+		t.Errorf("nothing was asked for: %+v", s)
+	}
+	if err := r.c.StartSnapshot(t.Context(), []capture.Table{table("t")}); err != nil {
+		t.Fatal(err)
+	}
+	r.await("copied", func(s capture.Status) bool { return s.Snapshot.Done })
+	r.drain()
+	r.same("t", "id")
+	if err := r.c.StartSnapshot(t.Context(), []capture.Table{table("other")}); err == nil {
+		t.Error("a table that is not captured is copied")
+	}
+	if err := r.c.PauseSnapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.c.Status().Snapshot; !s.Paused {
+		t.Errorf("%+v", s)
+	}
+	if err := r.c.StartSnapshot(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	// A table without a key is refused, and holds up nobody.
+	s := r.await("refused", func(s capture.Status) bool {
+		return len(s.Snapshot.Tables) == 2 && s.Snapshot.Tables[0].State == capture.CopyDone && s.Snapshot.Tables[1].State == capture.CopyFailed
+	})
+	if !strings.Contains(s.Snapshot.Tables[1].Error, "has no key") || s.State != capture.StateStreaming {
+		t.Errorf("%+v", s)
+	}
+	if n := len(r.changes()); n != 200 {
+		t.Errorf("%d rows", n)
+	}
+}
