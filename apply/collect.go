@@ -97,7 +97,7 @@ type limit struct {
 
 func newCollector(epoch string, from cdc.Checkpoint) *collector {
 	return &collector{
-		epoch: epoch, last: from.Position, from: from.Position, end: from.End,
+		epoch: epoch, last: from.Position, from: from.Position, end: from.End, sequence: from.Sequence,
 		barrier: -1, current: map[uint32]*cdc.Schema{},
 	}
 }

@@ -2,6 +2,8 @@ package apply_test
 
 import (
 	"context"
+	"encoding/json"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -239,5 +241,35 @@ func TestALetterOfALooseUpdateStaysLoose(t *testing.T) {
 	}
 	if got := sink.live("t1")["k"]; got != "k,2,x" {
 		t.Errorf("the row is %q after the letters were retried", got)
+	}
+}
+
+// purged is a stream of which nothing is left.
+type purged struct{ apart }
+
+func (p purged) Consumer(ctx context.Context, _ uint64) (apply.Consumer, error) {
+	return p.apart.Consumer(ctx, uint64(len(p.messages)))
+}
+
+func TestAReplayThatHasAppliedEverythingEndsAlthoughTheStreamWasPurged(t *testing.T) {
+	t.Parallel()
+	source := newBench(t, apply.Config{}, newMemSink(nil))
+	source.transaction(t, source.insert("a", "1", "x"))
+	source.drain(t)
+	to := cdc.Position{Commit: source.tail.Last.Commit, Ordinal: math.MaxUint64}
+	state, err := json.Marshal(map[string]any{
+		"pipeline": "p", "checkpoint": source.Status().Checkpoint, "replay": map[string]any{"from": cdc.Position{}, "to": to},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := purged{apart{source.stream, "replay"}}
+	if _, err := stream.SaveState(t.Context(), state, 0); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := apply.NewReplay(apply.ReplayConfig{To: to}, stream, newMemSink(nil)).Run(ctx); err != nil {
+		t.Error(err)
 	}
 }
