@@ -38,7 +38,7 @@ func (a *applyRun) optionalBefore(ctx context.Context, conn *sql.Conn, rows []in
 }
 
 // addOptional adds optional rows that moved to the load. One whose old row is not there,
-// or cannot be read back exactly, is the delete of its new key.
+// or cannot be there, or cannot be read back exactly, is the delete of its new key.
 //
 // If labels are forgotten such a load may be made again when later ones of the batch are
 // there, and where deletes remove rows nothing may tell. A row that the batch has written
@@ -50,6 +50,9 @@ func (m *movedBody) addOptional(ctx context.Context, conn *sql.Conn, rows []int3
 		var readable []int32
 		for _, i := range chunk {
 			_, err := m.unchangedColumns([]int32{i})
+			if err == nil {
+				_, err = m.layout.keyValues(m.batch.Rows[i].MovedFrom)
+			}
 			if _, refused := errors.AsType[*apply.RowError](err); refused {
 				err = m.addGone(i)
 			} else if err == nil {

@@ -77,6 +77,23 @@ func TestOptionalRowThatCannotBeReadBackLeavesNothingUnderItsKey(t *testing.T) {
 	}
 }
 
+func TestOptionalRowWhoseOldKeyCannotBeStoredIsNotRefused(t *testing.T) {
+	t.Parallel()
+	sink, server := setup(t, starrockstest.Options{}, nil)
+	schema := sinktest.Schema(t, "items", []string{"at"}, sinktest.Column("at", cdc.TypeTimestampTZ, "timestamp with time zone"), sinktest.Column("note", cdc.TypeText, "text"))
+	if err := sink.Prepare(t.Context(), schema); err != nil {
+		t.Fatal(err)
+	}
+	b := sinktest.NewBatch(schema, "key")
+	result, err := sink.Apply(t.Context(), b.Of(sinktest.Optional(sinktest.Moved(sinktest.Tuple("10000-01-01 00:00:00+00", nil), "2024-01-01 00:00:00+00", sinktest.Unchanged))))
+	if err != nil || result.Left != 1 {
+		t.Fatalf("%d rows left, error %v", result.Left, err)
+	}
+	if got := rowsOf(t, server, schema); got != "" {
+		t.Errorf("rows are %s", got)
+	}
+}
+
 // TestLabelsDoNotDependOnWhetherOptionalRowsAreThere: a load would pass for another one that
 // was committed under its label before a crash.
 func TestLabelsDoNotDependOnWhetherOptionalRowsAreThere(t *testing.T) {
