@@ -35,11 +35,13 @@ type session struct {
 	// version is that of Capture.tables that filter was made from.
 	version uint64
 	tail    cdc.Position // the stream holds changes up to here
+	tailEnd cdc.LSN      // and all transactions that end up to here
 	began   cdc.LSN      // commit LSN of the last transaction
 	view    view
 	// touched tells that the open transaction has changes of configured tables.
 	touched  bool
 	truncate []*cdc.Schema
+	left     int // changes before the next one that a copy has, see snapshot_append.go
 	witness  witness
 	streams  streams
 	desk     *desk // nil without snapshots
@@ -82,7 +84,7 @@ func (c *Capture) run(ctx context.Context, st *start) (err error) {
 	}
 	s := &session{
 		c: c, sock: newSocket(hijacked.Conn, c.cfg.ReadBytes), record: st.record, tables: map[uint32]*table{},
-		tail: st.tail.Last, witness: st.witness, confirm: newConfirm(st.slot, st.tail.End),
+		tail: st.tail.Last, tailEnd: st.tail.End, witness: st.witness, confirm: newConfirm(st.slot, st.tail.End),
 		streams: streams{spool: spool, open: map[uint32]*streamed{}},
 	}
 	defer s.sock.leave(time.Second)

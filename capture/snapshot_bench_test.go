@@ -41,6 +41,7 @@ func BenchmarkSnapshot(b *testing.B) {
 
 // copyAll copies the table into a stream that keeps nothing.
 func copyAll(b *testing.B, db *pgtest.DB) time.Duration {
+	b.Helper()
 	stream := &appliedAll{discard: discard{Stream: capturetest.New(), tail: cdc.Tail{Empty: true}}}
 	c, err := capture.New(capture.Config{
 		SourceURL: db.URL(), Slot: "slot_" + db.Name(), Publication: "p_" + db.Name(), Tables: []capture.Table{table("t")},

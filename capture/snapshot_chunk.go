@@ -199,7 +199,9 @@ type copyReader struct {
 	columns int
 	line    []byte // the begin of a line whose end has not come
 	limit   int    // of bytes
-	value   []byte
+	// flush makes room when the limit is reached; without it that is the end.
+	flush func() error
+	value []byte
 }
 
 // Write takes a part of what the server sends.
@@ -215,9 +217,15 @@ func (r *copyReader) Write(data []byte) (int, error) {
 			r.line = append(r.line, line...)
 			line = r.line
 		}
-		if len(r.c.data) >= r.limit {
+		switch {
+		case len(r.c.data) < r.limit:
+		case r.flush == nil:
 			r.c.full = true
 			return 0, errChunkFull
+		default:
+			if err := r.flush(); err != nil {
+				return 0, err
+			}
 		}
 		if err := r.row(line); err != nil {
 			return 0, err

@@ -79,6 +79,8 @@ type desk struct {
 type deskTable struct {
 	copied  *tableCopy
 	windows []*window
+	// seen is what the copy of a table without a key has; nil for others.
+	seen *visibility
 }
 
 // ask is a wish of a worker. run belongs to the reader; it answers false if the time has

@@ -167,8 +167,6 @@ func (w *worker) look(ctx context.Context) error {
 	switch {
 	case w.info.oid == 0:
 		return setupProblem("Table '%s' does not exist", w.t.Table)
-	case w.info.appends():
-		return setupProblem("Table '%s' has no key: its existing rows cannot be copied", w.t.Table)
 	case !w.t.Joined || w.joined:
 		return nil
 	}

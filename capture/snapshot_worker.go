@@ -167,6 +167,15 @@ func (w *worker) run(ctx context.Context) error {
 	if err := w.d.arm(ctx, w); err != nil {
 		return err
 	}
+	if err := w.connect(ctx); err != nil {
+		return err
+	}
+	if err := w.look(ctx); err != nil {
+		return err
+	}
+	if w.info.appends() {
+		return w.runWhole(ctx)
+	}
 	var writing *written
 	from := w.t.last()
 	for {
@@ -212,6 +221,19 @@ func (w *worker) run(ctx context.Context) error {
 			from = copyMark{}
 		}
 	}
+}
+
+// runWhole copies a table without a key unless that is done.
+func (w *worker) runWhole(ctx context.Context) error {
+	if _, over, _ := w.left(); !over {
+		if err := w.await(ctx); err != nil {
+			return err
+		}
+		if err := w.readWhole(ctx); err != nil {
+			return err
+		}
+	}
+	return w.stored(ctx)
 }
 
 // left returns keys that must be copied again, and whether the copy is over, or has to
