@@ -23,8 +23,6 @@ const (
 // controlTimeout bounds a control call whose caller set no bound.
 const controlTimeout = time.Minute
 
-const snapshotRefusal = "Snapshots are not part of this version"
-
 type controlService struct {
 	pb.UnimplementedCdcControlServiceServer
 	server *Server
@@ -95,19 +93,20 @@ func reloadMessage(change Reload, settings Settings) string {
 	return "Configuration reloaded: " + strings.Join(parts, ", ")
 }
 
-// StartSnapshot refuses.
-func (*controlService) StartSnapshot(context.Context, *pb.StartSnapshotRequest) (*pb.ControlResponse, error) {
-	return refused(snapshotRefusal), nil
+// StartSnapshot begins a copy of existing rows.
+func (c *controlService) StartSnapshot(ctx context.Context, req *pb.StartSnapshotRequest) (*pb.ControlResponse, error) {
+	start := func(ctx context.Context) error { return c.server.pipeline.StartSnapshot(ctx, req.GetTables()) }
+	return c.call(ctx, "start snapshot of", start, "Snapshot started")
 }
 
-// PauseSnapshot refuses.
-func (*controlService) PauseSnapshot(context.Context, *pb.PauseSnapshotRequest) (*pb.ControlResponse, error) {
-	return refused(snapshotRefusal), nil
+// PauseSnapshot holds the copy.
+func (c *controlService) PauseSnapshot(ctx context.Context, _ *pb.PauseSnapshotRequest) (*pb.ControlResponse, error) {
+	return c.call(ctx, "pause snapshot of", c.server.pipeline.PauseSnapshot, "Snapshot paused")
 }
 
-// ResumeSnapshot refuses.
-func (*controlService) ResumeSnapshot(context.Context, *pb.ResumeSnapshotRequest) (*pb.ControlResponse, error) {
-	return refused(snapshotRefusal), nil
+// ResumeSnapshot goes on with the copy.
+func (c *controlService) ResumeSnapshot(ctx context.Context, _ *pb.ResumeSnapshotRequest) (*pb.ControlResponse, error) {
+	return c.call(ctx, "resume snapshot of", c.server.pipeline.ResumeSnapshot, "Snapshot resumed")
 }
 
 func (c *controlService) call(

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,17 +140,27 @@ func TestControlErrorsReachTheCaller(t *testing.T) {
 	}
 }
 
-func TestSnapshotCallsAreServedAndRefused(t *testing.T) {
+func TestSnapshotCallsReachThePipeline(t *testing.T) {
 	t.Parallel()
-	client := pb.NewCdcControlServiceClient(dial(t, start(t, api.Config{}, &fakePipeline{}).Addr()))
-	var got [3]*pb.ControlResponse
-	var errs [3]error
-	got[0], errs[0] = client.StartSnapshot(soon(t), &pb.StartSnapshotRequest{})
-	got[1], errs[1] = client.PauseSnapshot(soon(t), &pb.PauseSnapshotRequest{})
-	got[2], errs[2] = client.ResumeSnapshot(soon(t), &pb.ResumeSnapshotRequest{})
-	for i := range got {
-		if errs[i] != nil || got[i].GetSuccess() || got[i].GetMessage() != "Snapshots are not part of this version" {
-			t.Errorf("call %d: got %v, %v", i, got[i], errs[i])
+	pipeline := &fakePipeline{}
+	client := pb.NewCdcControlServiceClient(dial(t, start(t, api.Config{}, pipeline).Addr()))
+	check := func(want string, got *pb.ControlResponse, err error) {
+		t.Helper()
+		if err != nil || !got.GetSuccess() || got.GetMessage() != want {
+			t.Errorf("got %v, %v, want %s", got, err, want)
 		}
+	}
+	got, err := client.StartSnapshot(soon(t), &pb.StartSnapshotRequest{Tables: []string{"a", "b"}})
+	check("Snapshot started", got, err)
+	got, err = client.PauseSnapshot(soon(t), &pb.PauseSnapshotRequest{})
+	check("Snapshot paused", got, err)
+	got, err = client.ResumeSnapshot(soon(t), &pb.ResumeSnapshotRequest{})
+	check("Snapshot resumed", got, err)
+	if want := []string{"start a b", "pause", "resume"}; !slices.Equal(pipeline.snapshots, want) {
+		t.Errorf("got %q, want %q", pipeline.snapshots, want)
+	}
+	pipeline.failure = errors.New("source is down")
+	if got, err := client.StartSnapshot(soon(t), &pb.StartSnapshotRequest{}); err != nil || got.GetMessage() != "Cannot start snapshot of CDC: source is down" {
+		t.Errorf("refusal: got %v, %v", got, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,8 @@ type fakePipeline struct {
 	failure  error
 	reloads  []api.Reload
 	settings api.Settings
+	// snapshots are the calls about the copy.
+	snapshots []string
 	// hold, when set, keeps Pause from returning until it is closed.
 	hold    chan struct{}
 	holding chan struct{}
@@ -75,6 +78,21 @@ func (f *fakePipeline) Drain(context.Context) error {
 func (f *fakePipeline) Stop(context.Context) error {
 	return f.move(api.StateStopped, api.StateRunning, api.StatePaused, api.StateDraining)
 }
+
+func (f *fakePipeline) snapshot(call string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.snapshots = append(f.snapshots, call)
+	return f.failure
+}
+
+func (f *fakePipeline) StartSnapshot(_ context.Context, tables []string) error {
+	return f.snapshot(strings.Join(append([]string{"start"}, tables...), " "))
+}
+
+func (f *fakePipeline) PauseSnapshot(context.Context) error { return f.snapshot("pause") }
+
+func (f *fakePipeline) ResumeSnapshot(context.Context) error { return f.snapshot("resume") }
 
 func (f *fakePipeline) Reload(_ context.Context, change api.Reload) (api.Settings, error) {
 	f.mu.Lock()

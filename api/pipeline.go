@@ -24,6 +24,13 @@ type Pipeline interface {
 	Drain(ctx context.Context) error
 	// Stop begins to end the process; queue, slot and checkpoint stay.
 	Stop(ctx context.Context) error
+	// StartSnapshot begins to copy the existing rows of the tables, written as in
+	// TABLES, or of all; those that are being copied begin anew.
+	StartSnapshot(ctx context.Context, tables []string) error
+	// PauseSnapshot holds the copy; ResumeSnapshot goes on with it. Both hold over a
+	// restart.
+	PauseSnapshot(ctx context.Context) error
+	ResumeSnapshot(ctx context.Context) error
 	// Reload changes settings and returns those now in force.
 	Reload(ctx context.Context, change Reload) (Settings, error)
 }
@@ -77,6 +84,7 @@ const (
 	DetailInitializingPipeline = "Initializing pipeline"
 	DetailSetupFailed          = "Setup failed"
 	DetailReplicating          = "Replicating"
+	DetailCopying              = "Copying existing rows while changes flow"
 )
 
 // WorkState is what one of the two stages does.

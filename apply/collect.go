@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
 )
@@ -21,12 +22,13 @@ type change struct {
 	commitTime int64 // microseconds since 1970 UTC
 	kind       cdc.Kind
 	oldKind    cdc.OldKind
+	loose      bool
 }
 
 func newChange(s *cdc.Schema, rec *cdc.Record) change {
 	return change{
 		schema: s, new: rec.New, old: rec.Old, pos: rec.Position, kind: rec.Kind, oldKind: rec.OldKind,
-		commitTime: rec.CommitTime,
+		loose: rec.Loose, commitTime: rec.CommitTime,
 	}
 }
 
@@ -40,9 +42,20 @@ type commit struct {
 type frameEnd struct {
 	n        int
 	sequence uint64
-	// commitTime and changes are for the latency figures.
+	// commitTime and changes are for the latency figures, which rows of a snapshot
+	// do not count for: they are as old as they are.
 	commitTime int64
 	changes    int
+}
+
+// timed sets what the latency figures need, from the changes of the frame.
+func (f *frameEnd) timed(changes []change) {
+	for i := range changes {
+		if changes[i].kind != cdc.KindSnapshot {
+			f.changes++
+			f.commitTime = changes[i].commitTime
+		}
+	}
 }
 
 // collector gathers the changes of frames and cuts them into batches. It does no I/O
@@ -58,6 +71,8 @@ type collector struct {
 	commits []commit
 	frames  []frameEnd
 	bytes   int
+	// sequence is that of the last frame.
+	sequence uint64
 	// begun is how many changes were collected before the last begin mark.
 	begun int
 	// barrier is the index of the first change that must not be in one batch
@@ -78,11 +93,14 @@ type collector struct {
 type limit struct {
 	set bool
 	at  cdc.Position
+	// sequence is that of the last frame that the stream had up to the position when
+	// the limit was set. It matters if no change is at the position itself.
+	sequence uint64
 }
 
 func newCollector(epoch string, from cdc.Checkpoint) *collector {
 	return &collector{
-		epoch: epoch, last: from.Position, from: from.Position, end: from.End,
+		epoch: epoch, last: from.Position, from: from.Position, end: from.End, sequence: from.Sequence,
 		barrier: -1, current: map[uint32]*cdc.Schema{},
 	}
 }
@@ -128,7 +146,10 @@ func (c *collector) add(frame *cdc.Frame, schemas []*cdc.Schema, sequence uint64
 	}
 	c.ended(h)
 	c.total = h.Total
-	c.frames = append(c.frames, frameEnd{n: len(c.changes), sequence: sequence, commitTime: h.CommitTime, changes: len(c.changes) - before})
+	f := frameEnd{n: len(c.changes), sequence: sequence}
+	f.timed(c.changes[before:])
+	c.frames = append(c.frames, f)
+	c.sequence = sequence
 	return nil
 }
 
@@ -246,9 +267,11 @@ func (c *collector) until(p cdc.Position) (n int, exact bool) {
 	return n, n > 0 && c.changes[n-1].pos == p
 }
 
-// exhausted reports whether nothing more will come at or before the limit.
+// exhausted reports whether nothing more will come at or before the limit. Rows of a
+// snapshot may have positions of a transaction that ended before them.
 func (c *collector) exhausted() bool {
-	return c.limit.set && (!c.limit.at.After(c.last) || c.end > c.limit.at.Commit)
+	ended := c.limit.at.Ordinal == math.MaxUint64 && c.end > c.limit.at.Commit && c.sequence >= c.limit.sequence
+	return c.limit.set && (!c.limit.at.After(c.last) || ended)
 }
 
 // reached reports whether everything up to the limit was collected and cut off.

@@ -44,10 +44,10 @@ func compact(schema *cdc.Schema, changes []*change) ([]Row, error) {
 func (c *compactor) append(ch *change) (err error) {
 	row := Row{Op: OpInsert, Tuple: ch.new, Position: ch.pos, commitTime: ch.commitTime}
 	switch {
-	case ch.kind == cdc.KindInsert:
+	case ch.kind == cdc.KindInsert || ch.kind == cdc.KindSnapshot:
 	case ch.kind == cdc.KindUpdate:
 		row.Op = OpUpdate
-		if ch.oldKind == cdc.OldFull && hasUnchanged(ch.new) {
+		if ch.oldKind == cdc.OldFull && ch.new.HasUnchanged() {
 			row.Tuple, err = c.fill(ch.new, ch.old)
 		}
 	case ch.kind == cdc.KindDelete && ch.oldKind == cdc.OldFull:
@@ -63,7 +63,7 @@ func (c *compactor) append(ch *change) (err error) {
 
 func (c *compactor) add(ch *change) error {
 	switch ch.kind {
-	case cdc.KindInsert:
+	case cdc.KindInsert, cdc.KindSnapshot:
 		return c.upsert(ch, OpInsert)
 	case cdc.KindUpdate:
 		if ch.oldKind != cdc.OldNone {
@@ -83,7 +83,7 @@ func (c *compactor) upsert(ch *change, op Op) error {
 	if err != nil {
 		return err
 	}
-	next := Row{Op: op, Tuple: ch.new, Position: ch.pos, commitTime: ch.commitTime, Partial: hasUnchanged(ch.new)}
+	next := Row{Op: op, Tuple: ch.new, Position: ch.pos, commitTime: ch.commitTime, Partial: ch.new.HasUnchanged()}
 	if next.Partial && found {
 		if e.Op == OpDelete {
 			return fmt.Errorf("update of a row that is deleted: %w", cdc.ErrCorrupt)
@@ -91,10 +91,11 @@ func (c *compactor) upsert(ch *change, op Op) error {
 		if next.Tuple, err = c.fill(ch.new, e.Tuple); err != nil {
 			return err
 		}
-		if next.Partial = hasUnchanged(next.Tuple); next.Partial {
+		if next.Partial = next.Tuple.HasUnchanged(); next.Partial {
 			next.MovedFrom, next.MovedBefore = e.MovedFrom, e.MovedBefore
 		}
 	}
+	next.Optional = next.Partial && ch.loose && (!found || e.Optional)
 	*e = next
 	return nil
 }
@@ -112,13 +113,14 @@ func (c *compactor) move(ch *change) error {
 	if err := c.remove(ch); err != nil {
 		return err
 	}
-	next := Row{Op: OpUpdate, Tuple: ch.new, Position: ch.pos, commitTime: ch.commitTime, Partial: hasUnchanged(ch.new)}
+	next := Row{Op: OpUpdate, Tuple: ch.new, Position: ch.pos, commitTime: ch.commitTime, Partial: ch.new.HasUnchanged()}
 	if next.Partial && known {
 		if next.Tuple, err = c.fill(ch.new, before.Tuple); err != nil {
 			return err
 		}
-		next.Partial = hasUnchanged(next.Tuple)
+		next.Partial = next.Tuple.HasUnchanged()
 	}
+	next.Optional = next.Partial && ch.loose && (!known || before.Optional)
 	if next.Partial {
 		// What is still missing is in the sink, under the key that the row had
 		// when the batch began.
@@ -204,20 +206,6 @@ func (c *compactor) fill(tuple, from cdc.Tuple) (cdc.Tuple, error) {
 		tuple, from = rest, oldRest
 	}
 	return cdc.Tuple(c.arena[start:len(c.arena):len(c.arena)]), nil
-}
-
-func hasUnchanged(tuple cdc.Tuple) bool {
-	for len(tuple) > 0 {
-		v, rest, ok := tuple.Next()
-		if !ok {
-			return false
-		}
-		if v.Kind == cdc.Unchanged {
-			return true
-		}
-		tuple = rest
-	}
-	return false
 }
 
 // keyIndex maps keys to row numbers: open addressing over one arena of key bytes, so

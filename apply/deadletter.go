@@ -159,9 +159,7 @@ func frameOf(schema *cdc.Schema, pos cdc.Position, commitTime int64, write func(
 	w := cdc.NewWriter("dead-letter", cdc.Position{Commit: pos.Commit, Ordinal: max(pos.Ordinal, 1) - 1}, pos.Commit)
 	w.Reset(nil)
 	w.Begin(pos.Commit, commitTime, 0)
-	for w.Next().Ordinal < pos.Ordinal {
-		w.Skip()
-	}
+	w.SkipTo(pos.Ordinal)
 	write(w)
 	data, _, err := w.Seal()
 	if err != nil {
@@ -172,16 +170,20 @@ func frameOf(schema *cdc.Schema, pos cdc.Position, commitTime int64, write func(
 
 // writeRow writes what a row has become as one change.
 func writeRow(w *cdc.Writer, schema *cdc.Schema, row *Row) {
+	update := w.Update
+	if row.Optional {
+		update = w.LooseUpdate
+	}
 	switch {
 	case row.Op == OpDelete && (row.KeyOnly || row.MovedFrom != nil):
 		w.Delete(schema, cdc.OldKey)
 	case row.Op == OpDelete:
 		w.Delete(schema, cdc.OldFull)
 	case row.MovedFrom != nil:
-		w.Update(schema, cdc.OldKey)
+		update(schema, cdc.OldKey)
 		writeTuple(w, schema, row.MovedFrom)
 	case row.Op == OpUpdate:
-		w.Update(schema, cdc.OldNone)
+		update(schema, cdc.OldNone)
 	default:
 		w.Insert(schema)
 	}

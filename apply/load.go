@@ -222,7 +222,7 @@ func (l *loader) deliver(ctx context.Context, b *TableBatch) (Result, error) {
 	}
 	if len(b.Schema.Key) == 0 {
 		for i := range b.Rows {
-			if !hasUnchanged(b.Rows[i].Tuple) {
+			if !b.Rows[i].Tuple.HasUnchanged() {
 				continue
 			}
 			return Result{}, &RowError{

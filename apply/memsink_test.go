@@ -181,13 +181,16 @@ func (s *memSink) content(b *apply.TableBatch) string {
 	keys := map[string]bool{}
 	last := cdc.Position{}
 	for _, r := range b.Rows {
-		content += fmt.Sprint(r.Op, r.KeyOnly, r.Partial, texts(r.Tuple), texts(r.MovedFrom), r.Position)
+		content += fmt.Sprint(r.Op, r.KeyOnly, r.Partial, r.Optional, texts(r.Tuple), texts(r.MovedFrom), r.Position)
 		if len(b.Schema.Key) == 0 {
-			if !r.Position.After(last) || r.Partial || r.KeyOnly || r.MovedFrom != nil {
+			if !r.Position.After(last) || r.Partial || r.Optional || r.KeyOnly || r.MovedFrom != nil {
 				s.broken("row %s of batch %s is not one change after %s", r.Position, b.ID, last)
 			}
 			last = r.Position
 			continue
+		}
+		if r.Optional && !r.Partial {
+			s.broken("row %s of batch %s is whole and optional", r.Position, b.ID)
 		}
 		key := texts(r.Tuple)[0]
 		if keys[key] {
@@ -230,6 +233,13 @@ func (s *memSink) store(b *apply.TableBatch, rows []apply.Row) (left int64, err 
 	before := maps.Clone(t)
 	var removed []apply.Row
 	for _, r := range rows {
+		r, lacks := s.optional(b, before, r)
+		if lacks {
+			left++
+		}
+		if lacks && r.Op != apply.OpDelete {
+			continue
+		}
 		next, stays, err := s.next(b, before, r)
 		if err != nil {
 			return left, err
@@ -298,6 +308,31 @@ func (s *memSink) next(b *apply.TableBatch, before map[string]memRow, r apply.Ro
 		}
 	}
 	return next, false, nil
+}
+
+// optional tells whether the sink lacks what an optional row needs, and returns the delete
+// that one becomes which has moved.
+func (s *memSink) optional(b *apply.TableBatch, before map[string]memRow, r apply.Row) (row apply.Row, lacks bool) {
+	if !r.Optional || b.Guarded || (r.MovedFrom == nil && r.Op == apply.OpDelete) {
+		return r, false
+	}
+	from := r.Tuple
+	if r.MovedFrom != nil {
+		from = r.MovedFrom
+		now, exists := before[texts(r.Tuple)[0]]
+		if s.movedBefore(b, now, exists, memRow{version: r.Position.Commit, syncedAt: b.SyncedAt}) {
+			return r, false
+		}
+	}
+	base, ok := before[texts(from)[0]]
+	// A part of the batch may have made a row under the key already.
+	if ok && !base.deleted && (r.MovedFrom == nil || !base.syncedAt.Equal(b.SyncedAt)) {
+		return r, false
+	}
+	if r.MovedFrom != nil {
+		r.Op, r.KeyOnly, r.Partial, r.Optional, r.MovedFrom = apply.OpDelete, true, false, false, nil
+	}
+	return r, true
 }
 
 // movedBefore tells that a row got its key by this batch under another ID.

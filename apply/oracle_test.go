@@ -23,6 +23,9 @@ type oracle struct {
 	schemas map[string]*cdc.Schema
 	frames  [][]byte
 	whole   bool // updates of a key carry all values
+
+	w      *cdc.Writer
+	copies map[string]*copying // nil if every row came through the stream
 }
 
 func newOracle() *oracle {
@@ -64,21 +67,19 @@ func put(w *cdc.Writer, vals ...string) {
 
 // history plays random transactions, cut into frames at random places.
 func (o *oracle) history(t *rapid.T) {
-	w := cdc.NewWriter("e1", cdc.Position{Commit: 0x80}, 0x80)
+	w := cdc.NewWriter("e1", cdc.Position{Commit: 0x7f}, 0x80)
 	w.Reset(nil)
-	flush := func() {
-		if w.Empty() {
-			return
-		}
-		data, _, err := w.Seal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.frames = append(o.frames, slices.Clone(data))
-		w.Reset(nil)
+	o.w = w
+	if rapid.Bool().Draw(t, "rows from before") {
+		o.before(t)
 	}
+	flush := func() { o.flush(t) }
 	lsn := cdc.LSN(0x100)
 	for range rapid.IntRange(1, 25).Draw(t, "transactions") {
+		if o.copies != nil && rapid.IntRange(0, 1).Draw(t, "copy") == 0 {
+			o.copy(t)
+		}
+		w := o.w
 		w.Begin(lsn, time.Now().UnixMicro(), 1)
 		for range rapid.IntRange(0, 6).Draw(t, "changes") {
 			o.step(t, w)
@@ -92,7 +93,23 @@ func (o *oracle) history(t *rapid.T) {
 		}
 		lsn += 0x10
 	}
+	for o.copies != nil && !o.copied() {
+		o.copy(t)
+	}
 	flush()
+}
+
+// flush ends a frame.
+func (o *oracle) flush(t *rapid.T) {
+	if o.w.Empty() {
+		return
+	}
+	data, _, err := o.w.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.frames = append(o.frames, slices.Clone(data))
+	o.w.Reset(nil)
 }
 
 // stream returns a stream that holds the first n frames.
@@ -143,20 +160,21 @@ func (o *oracle) step(t *rapid.T, w *cdc.Writer) {
 			next[2] = big
 		}
 		rows[k] = next
-		w.Update(s, cdc.OldNone)
+		o.update(name, cdc.OldNone, big == "?")
 		put(w, k, a, big)
 	case op < 15 && len(live) < 9:
 		k, to := rapid.SampledFrom(live).Draw(t, "key"), free()
 		a := value(t)
 		rows[to] = []string{to, a, rows[k][2]}
 		delete(rows, k)
-		w.Update(s, cdc.OldKey)
+		o.update(name, cdc.OldKey, !o.whole)
 		put(w, k, "NULL", "NULL")
 		if o.whole {
 			put(w, rows[to]...)
 			break
 		}
 		put(w, to, a, "?")
+		o.again(name, to)
 	default:
 		k := rapid.SampledFrom(live).Draw(t, "key")
 		delete(rows, k)
@@ -168,13 +186,20 @@ func (o *oracle) step(t *rapid.T, w *cdc.Writer) {
 // stepBag changes the table without a key, whose replica identity is FULL.
 func (o *oracle) stepBag(t *rapid.T, w *cdc.Writer) {
 	s := o.schemas["t3"]
+	if c := o.copies["t3"]; c != nil && !c.begun {
+		o.stepHidden(t)
+		return
+	}
 	op := rapid.IntRange(0, 9).Draw(t, "op")
 	pick := func() int { return rapid.IntRange(0, len(o.bag)-1).Draw(t, "row") }
-	note := func(op apply.Op, row []string) { o.appends = append(o.appends, fmt.Sprint(op, row)) }
+	note := o.note
 	switch {
 	case op == 9:
 		w.Truncate(0, []*cdc.Schema{s})
 		o.bag, o.appends = nil, nil
+		if c := o.copies["t3"]; c != nil {
+			c.rest = nil // What is left of the copy was truncated too.
+		}
 	case op < 5 || len(o.bag) == 0:
 		row := []string{"x", value(t), value(t)}
 		o.bag = append(o.bag, row)
@@ -197,6 +222,9 @@ func (o *oracle) stepBag(t *rapid.T, w *cdc.Writer) {
 		o.bag = slices.Delete(o.bag, i, i+1)
 	}
 }
+
+// note remembers a change of the table without a key.
+func (o *oracle) note(op apply.Op, row []string) { o.appends = append(o.appends, fmt.Sprint(op, row)) }
 
 func value(t *rapid.T) string { return strconv.Itoa(rapid.IntRange(0, 1_000_000).Draw(t, "value")) }
 

@@ -35,6 +35,15 @@ func (r *reader) open(ctx context.Context, position cdc.Position) error {
 	return nil
 }
 
+// limit returns the limit for a position.
+func (r *reader) limit(ctx context.Context, at cdc.Position) (limit, error) {
+	sequence, err := r.stream.Locate(ctx, at)
+	if err != nil {
+		return limit{}, fmt.Errorf("find %s in the stream: %w", at, err)
+	}
+	return limit{set: true, at: at, sequence: sequence}, nil
+}
+
 // next waits for the next message, opens it and resolves its schemas.
 func (r *reader) next(ctx context.Context) (delivered, error) {
 	m, err := r.consumer.Next(ctx)

@@ -90,6 +90,8 @@ func (c *ReplayConfig) check() error {
 //     every moment since C only grows. One transaction gives all its rows one version, so
 //     a batch of R that ends inside of a transaction writes the rows of that transaction
 //     with the version before it.
+//     A row of a snapshot is the state of its key after the transaction that its
+//     position names, whatever stands before it, so this holds for it too.
 //  2. A row that was marked as deleted has a version and is a case of 1. A row that has
 //     disappeared has none: R brings it back, and removes it again when it comes to the
 //     delete. Until then the row is there. Where rows disappear a sink may have to look
@@ -244,7 +246,7 @@ func (r *Replay) begin(s *session) error {
 		return errFinished
 	}
 	r.rounds = 0
-	s.allow(s.ledger.state.Checkpoint.Position)
+	s.control(func() { s.limit = limit{set: true, at: s.ledger.state.Checkpoint.Position} })
 	s.update(func(st *Status) { st.Ready, st.State, st.Detail = true, Applying, "Replaying" })
 	return nil
 }

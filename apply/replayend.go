@@ -22,8 +22,7 @@ func (r *Replay) reached(ctx context.Context, s *session) error {
 	case !r.config.Guarded && !to.IsZero() && at == to:
 		return r.finish(ctx, s)
 	case !r.config.Guarded && !to.IsZero():
-		s.allow(to)
-		return nil
+		return s.allow(ctx, to)
 	}
 	live, err := r.config.Live(ctx)
 	if err != nil {
@@ -36,8 +35,7 @@ func (r *Replay) reached(ctx context.Context, s *session) error {
 	// The second reading is the end: live apply may go on for good.
 	if end.After(at) && r.rounds < 2 {
 		r.rounds++
-		s.allow(end)
-		return nil
+		return s.allow(ctx, end)
 	}
 	if r.config.Quiet == nil || !r.config.Guarded || !to.IsZero() {
 		return r.finish(ctx, s)
@@ -56,8 +54,7 @@ func (r *Replay) last(ctx context.Context, s *session) error {
 	}
 	r.quiet.last(live.Checkpoint.Position)
 	s.update(func(st *Status) { st.Detail = "Replaying the last changes while live apply waits" })
-	s.allow(live.Checkpoint.Position)
-	return nil
+	return s.allow(ctx, live.Checkpoint.Position)
 }
 
 // wait makes live apply wait at the end of a batch.
@@ -84,7 +81,7 @@ func (r *Replay) wait(ctx context.Context) (Live, error) {
 // alone makes live apply wait while a batch is applied that removes rows.
 func (r *Replay) alone(l *loader, b *batch) error {
 	removes := func(ch change) bool {
-		return ch.kind != cdc.KindInsert && (ch.kind != cdc.KindUpdate || ch.oldKind != cdc.OldNone)
+		return ch.kind != cdc.KindInsert && ch.kind != cdc.KindSnapshot && (ch.kind != cdc.KindUpdate || ch.oldKind != cdc.OldNone)
 	}
 	if !r.config.Guarded || !r.config.HardDeletes || r.quiet.on() || !slices.ContainsFunc(b.changes, removes) {
 		return nil
@@ -219,7 +216,7 @@ type Survey struct {
 
 // TableSurvey counts the changes of a table.
 type TableSurvey struct {
-	Inserts, Updates, Deletes, Truncates, Bytes uint64
+	Inserts, Updates, Deletes, Truncates, SnapshotRows, Bytes uint64
 }
 
 // Explore reads the range of a replay without touching a sink or keeping a state. It ends
@@ -241,8 +238,12 @@ func Explore(ctx context.Context, config ReplayConfig, stream Stream) (Survey, e
 	}
 	from := cdc.Checkpoint{Position: r.config.From}
 	c := newCollector(stream.Epoch(), from)
-	c.only, c.limit, c.replay = r.tables, limit{set: true, at: end}, true
+	c.only, c.replay = r.tables, true
 	in := reader{stream: stream, schemas: map[cdc.Fingerprint]*cdc.Schema{}}
+	var err error
+	if c.limit, err = in.limit(ctx, end); err != nil {
+		return Survey{}, err
+	}
 	if err := in.open(ctx, r.config.From); err != nil {
 		return Survey{}, err
 	}
@@ -285,6 +286,8 @@ func (s *Survey) count(changes []change) {
 			t.Deletes++
 		case cdc.KindTruncate:
 			t.Truncates++
+		case cdc.KindSnapshot:
+			t.SnapshotRows++
 		default: // Marks are no changes.
 		}
 		s.Tables[ch.schema.Name()] = t

@@ -137,7 +137,8 @@ func rowOf(rec *cdc.Record) Row {
 		row.Op, row.Tuple, row.KeyOnly = OpDelete, rec.Old, rec.OldKind == cdc.OldKey
 	default: // An insert.
 	}
-	row.Partial = !row.KeyOnly && hasUnchanged(row.Tuple)
+	row.Partial = !row.KeyOnly && row.Tuple.HasUnchanged()
+	row.Optional = row.Partial && rec.Loose
 	return row
 }
 

@@ -210,8 +210,12 @@ func (s *session) limited() limit {
 }
 
 // allow moves the limit.
-func (s *session) allow(at cdc.Position) {
-	s.control(func() { s.limit = limit{set: true, at: at} })
+func (s *session) allow(ctx context.Context, at cdc.Position) error {
+	to, err := s.reader.limit(ctx, at)
+	if err == nil {
+		s.control(func() { s.limit = to })
+	}
+	return err
 }
 
 // recovered forgets the error that ended the session before, once this one has caught

@@ -149,6 +149,14 @@ type Row struct {
 	// that moved; one with this version or a later one has the key since. It matters
 	// in guarded batches; in others no batch was applied since.
 	MovedBefore cdc.LSN
+	// Optional may be set if Partial: the table is being copied, and the sink may not
+	// have the row yet; a later batch has it as a whole. If the sink has no row with
+	// its key that is not deleted, the row is left out. One that moved, whose old row
+	// under MovedFrom is missing or deleted, becomes a delete of its key: what the
+	// sink may have there is of a row that was deleted before, in this batch too.
+	// Both count in Result.Left. A guarded batch has its own rule for partial rows,
+	// which holds for these as for others.
+	Optional bool
 	// Position is that of the last change that is in the row. Position.Commit is
 	// the value of the audit column dbmazz_cdc_version.
 	Position cdc.Position
@@ -175,7 +183,8 @@ type Result struct {
 	Rows    int64 // rows that the sink has counted
 	// Left counts the rows of a guarded batch that did not reach the table: it has
 	// a later state, or a partial row found nothing to complete it, or the change
-	// was appended before. A sink that cannot tell counts nothing.
+	// was appended before. A sink that cannot tell counts nothing. In every batch it
+	// counts the optional rows that found nothing to complete them.
 	Left int64
 }
 

@@ -31,11 +31,14 @@ type Status struct {
 
 	Checkpoint cdc.Checkpoint
 	Changes    uint64 // changes of rows, and truncates, that the sink has committed
-	Batches    uint64
-	Loads      uint64 // requests to the sink that committed rows
-	Retries    uint64 // requests that were repeated or resolved
-	Failures   uint64 // calls of the sink that ended in an error and were tried again
-	Bytes      uint64 // of request bodies
+	// SnapshotRows are those of Changes that are rows of a snapshot. They count
+	// neither for OldestCommit nor for P50 and P99.
+	SnapshotRows uint64
+	Batches      uint64
+	Loads        uint64 // requests to the sink that committed rows
+	Retries      uint64 // requests that were repeated or resolved
+	Failures     uint64 // calls of the sink that ended in an error and were tried again
+	Bytes        uint64 // of request bodies
 	// Letters counts the dead letters that hold a change back, as they were stored.
 	Letters uint64
 	// Waiting is how many changes are in memory and not yet in a batch.
@@ -121,12 +124,22 @@ func (a *Apply) applied(b *batch, now time.Time) {
 			return
 		}
 		s.Changes += uint64(len(b.changes))
+		s.SnapshotRows += snapshotRows(b.changes)
 		s.Batches++
 		s.LastBatch = now
 		for _, f := range b.frames {
 			a.latency.add(now, now.Sub(time.UnixMicro(f.commitTime)), f.changes)
 		}
 	})
+}
+
+func snapshotRows(changes []change) (n uint64) {
+	for i := range changes {
+		if changes[i].kind == cdc.KindSnapshot {
+			n++
+		}
+	}
+	return n
 }
 
 // latency keeps the latencies of the last minute in buckets that grow by a quarter, so

@@ -32,7 +32,8 @@ type Capture struct {
 	slotMade bool
 
 	complaint complaint // used by Run only
-	spooling  spooling  // guarded by mu
+	snapshots *snapshots
+	spooling  spooling // guarded by mu
 
 	altering sync.Mutex // held by SetTables
 
@@ -68,6 +69,7 @@ func New(cfg Config, stream Stream, progress Progress) (*Capture, error) {
 		tables: slices.Clone(cfg.Tables), status: Status{State: StateIdle},
 	}
 	var err error
+	c.snapshots = newSnapshots(c)
 	c.source, err = newSource(&c.cfg, func() string { return c.stream.Epoch() })
 	return c, err
 }

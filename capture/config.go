@@ -2,12 +2,15 @@ package capture
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
 )
 
 // Config says what to capture and how. The zero value of an optional field means its
@@ -86,6 +89,19 @@ type Config struct {
 	// one message. Defaults to 16 MiB.
 	SpoolMemory int
 
+	// Snapshot says which existing rows are copied by themselves. Defaults to
+	// SnapshotNever.
+	Snapshot SnapshotMode
+	// SnapshotWorkers, SnapshotChunkRows and SnapshotRate are the settings to begin
+	// with; see SnapshotSettings. Zero rate is no bound.
+	SnapshotWorkers, SnapshotChunkRows, SnapshotRate int
+	// SnapshotStore keeps the progress. Without it nothing can be copied.
+	SnapshotStore SnapshotStore
+	// Reached returns the last position that the sink may know of, in a batch that
+	// it has begun: no other row may get one before it. Nil means that this is the
+	// position of the checkpoint.
+	Reached func(context.Context) (cdc.Position, error)
+
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger
 }
@@ -103,6 +119,7 @@ func (c Config) withDefaults() Config {
 	c.BackoffMin = cmp.Or(c.BackoffMin, 250*time.Millisecond)
 	c.BackoffMax = cmp.Or(c.BackoffMax, 15*time.Second)
 	c.spoolDefaults()
+	c.snapshotDefaults()
 	c.Logger = cmp.Or(c.Logger, slog.Default()).With("component", "capture")
 	return c
 }
@@ -124,7 +141,7 @@ func (c *Config) validate() error {
 	check(slotName.MatchString(c.Slot), "slot name %q: want 1 to 63 lower-case letters, digits and underscores", c.Slot)
 	check(c.Publication != "" && len(c.Publication) <= 63, "publication name %q: want 1 to 63 bytes", c.Publication)
 	check(len(c.Tables) > 0, "no tables to capture")
-	errs = append(errs, validateTables(c.Tables), c.validateSpool())
+	errs = append(errs, validateTables(c.Tables), c.validateSpool(), c.validateSnapshot())
 	check(c.FrameBytes > 0 && c.FrameDelay > 0 && c.Window > 0, "frame bytes, frame delay and window must be positive")
 	check(c.ReadBytes >= minReadBytes, "read bytes %d: want at least %d", c.ReadBytes, minReadBytes)
 	check(c.StatusInterval > 0 && c.ConnectTimeout > 0 && c.StatementTimeout > 0 && c.LockTimeout > 0 && c.SlotTimeout > 0,

@@ -55,11 +55,12 @@ func (s *session) begin(ctx context.Context, m *pgoutput.Message) error {
 	if err := s.witness.begin(commit); err != nil {
 		return err
 	}
-	s.began, s.touched = commit, false
+	s.began, s.touched, s.left = commit, false, 0
 	s.view.open = true
 	if err := s.switchFilter(ctx, commit); err != nil {
 		return err
 	}
+	s.desk.begin(m)
 	s.out.Begin(commit, m.Time+epoch2000, m.XID)
 	return nil
 }
@@ -96,6 +97,7 @@ func (s *session) commit(m *pgoutput.Message) error {
 	end := cdc.LSN(m.EndLSN)
 	s.starting()
 	s.out.Commit(end)
+	s.desk.commit()
 	s.view.open = false
 	s.view.clear = max(s.view.clear, end)
 	if s.touched {
@@ -114,15 +116,28 @@ func (s *session) starting() {
 
 // change finds out whether the next change of the transaction is to be written; it may
 // be in the stream already.
-func (s *session) change() bool {
+func (s *session) change(ctx context.Context) (bool, error) {
 	s.touched, s.active = true, true
-	if s.out.Next().After(s.tail) {
+	if s.left > 0 {
+		// Those have their ordinals, and a frame has none that is missing inside.
+		if !s.out.Empty() {
+			if err := s.publish(ctx); err != nil {
+				return false, err
+			}
+		}
+		for ; s.left > 0; s.left-- {
+			s.out.Skip()
+		}
+	}
+	// A transaction that the stream has the end of is there as a whole, also if some
+	// of its changes were left out.
+	if s.out.Next().After(s.tail) && s.began >= s.tailEnd {
 		s.starting()
-		return true
+		return true, nil
 	}
 	s.out.Skip()
 	s.count.skipped++
-	return false
+	return false, nil
 }
 
 func (s *session) row(ctx context.Context, m *pgoutput.Message) error {
@@ -135,18 +150,26 @@ func (s *session) row(ctx context.Context, m *pgoutput.Message) error {
 			return err
 		}
 	}
-	if !s.change() {
+	if s.desk.has(t) {
+		s.left++
 		return nil
+	}
+	if fresh, err := s.change(ctx); err != nil || !fresh {
+		return err
 	}
 	s.count.rows++
 	switch m.Kind {
 	case pgoutput.KindInsert:
-		return s.insert(t, m)
+		err = s.insert(t, m)
 	case pgoutput.KindUpdate:
-		return s.update(t, m)
+		err = s.update(t, m)
 	default:
-		return s.remove(t, m)
+		err = s.remove(t, m)
 	}
+	if err == nil {
+		s.desk.touch(t, m)
+	}
+	return err
 }
 
 // table returns the table of a change.
@@ -170,6 +193,7 @@ func (s *session) table(oid uint32, kind pgoutput.Kind) (*table, error) {
 // truncated writes a truncate of those tables that are configured.
 func (s *session) truncated(ctx context.Context, m *pgoutput.Message) error {
 	s.truncate = s.truncate[:0]
+	var copied bool
 	for i := range m.Relations.Len() {
 		t, err := s.table(m.Relations.At(i), m.Kind)
 		if err != nil {
@@ -183,10 +207,22 @@ func (s *session) truncated(ctx context.Context, m *pgoutput.Message) error {
 				return err
 			}
 		}
+		if s.desk.has(t) {
+			copied = true
+			continue
+		}
+		s.desk.emptied(t)
 		s.truncate = append(s.truncate, t.schema)
 	}
-	if len(s.truncate) == 0 || !s.change() {
+	switch {
+	case len(s.truncate) == 0 && copied:
+		s.left++
 		return nil
+	case len(s.truncate) == 0:
+		return nil
+	}
+	if fresh, err := s.change(ctx); err != nil || !fresh {
+		return err
 	}
 	s.count.truncates++
 	s.out.Truncate(m.Flags, s.truncate)
@@ -209,6 +245,7 @@ func (s *session) relation(m *pgoutput.Message, order uint64) {
 		t.relation.columns = append(t.relation.columns, relationColumn{name: string(col.Name), identity: col.Identity, oid: col.OID, mod: col.Mod})
 	}
 	s.last = nil
+	s.desk.described(t)
 	// Also when it repeats what was known: it comes after an invalidation, and what
 	// the catalog adds, a primary key for example, may have changed.
 	s.tables[m.Relation] = t
@@ -237,10 +274,15 @@ func (s *session) describe(ctx context.Context, t *table) error {
 	}
 	c.schemas[schema.Fingerprint()] = schema
 	c.latest[schema.OID] = schema
-	t.schema = schema
-	t.isKey = make([]bool, len(schema.Columns))
-	for _, k := range schema.Key {
-		t.isKey[k] = true
-	}
+	t.schema, t.isKey = schema, keyMask(schema)
 	return nil
+}
+
+// keyMask tells which columns are part of the key.
+func keyMask(schema *cdc.Schema) []bool {
+	mask := make([]bool, len(schema.Columns))
+	for _, k := range schema.Key {
+		mask[k] = true
+	}
+	return mask
 }

@@ -85,7 +85,9 @@ func (p *place) reached(id *identity) cdc.LSN {
 func (p *place) from() (last cdc.Position, end cdc.LSN) {
 	at := *p.slot.Confirmed
 	if p.tail.Empty || p.tailLost() && at > max(p.tail.End, p.tail.Last.Commit) {
-		return cdc.Position{Commit: at}, at
+		// A transaction may commit at the very place, and rows of a snapshot may be
+		// written before it comes.
+		return cdc.Position{Commit: at - 1}, at
 	}
 	return p.tail.Last, p.tail.End
 }

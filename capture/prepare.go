@@ -70,6 +70,9 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err = c.snapshots.plan(ctx, st, p); err != nil {
+		return nil, err
+	}
 	if err = c.remember(ctx, srv, sys, st, p); err != nil {
 		return nil, err
 	}

@@ -42,7 +42,11 @@ func (s *session) update(t *table, m *pgoutput.Message) error {
 	if err := t.checkKey(m.New, m.Old, m.OldKind); err != nil {
 		return err
 	}
-	s.out.Update(t.schema, old)
+	if s.desk.loose(t, m) {
+		s.out.LooseUpdate(t.schema, old)
+	} else {
+		s.out.Update(t.schema, old)
+	}
 	if old == cdc.OldKey {
 		s.keyTuple(t, m.Old)
 	}
@@ -53,11 +57,16 @@ func (s *session) update(t *table, m *pgoutput.Message) error {
 			return nil
 		}
 		wasKind, wasValue, _ := was.Next()
-		if kind == pgoutput.Unchanged && (m.OldKind == pgoutput.OldRow || m.OldKind == pgoutput.OldKey && t.isKey[i]) {
+		if kind == pgoutput.Unchanged && t.fills(m, i) {
 			kind, value = wasKind, wasValue
 		}
 		s.value(kind, value)
 	}
+}
+
+// fills reports whether the old tuple has the value of a column.
+func (t *table) fills(m *pgoutput.Message, i int) bool {
+	return m.OldKind == pgoutput.OldRow || m.OldKind == pgoutput.OldKey && t.isKey[i]
 }
 
 // remove writes a deleted row.

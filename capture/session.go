@@ -35,13 +35,16 @@ type session struct {
 	// version is that of Capture.tables that filter was made from.
 	version uint64
 	tail    cdc.Position // the stream holds changes up to here
+	tailEnd cdc.LSN      // and all transactions that end up to here
 	began   cdc.LSN      // commit LSN of the last transaction
 	view    view
 	// touched tells that the open transaction has changes of configured tables.
 	touched  bool
 	truncate []*cdc.Schema
+	left     int // changes before the next one that a copy has, see snapshot_append.go
 	witness  witness
 	streams  streams
+	desk     *desk // nil without snapshots
 
 	frameSince time.Time // of the first record of the frame
 	count      totals
@@ -62,6 +65,9 @@ type table struct {
 	tracked  bool
 	schema   *cdc.Schema // nil until the first change
 	isKey    []bool
+	// copied is the copy that the table is part of, as of copyVersion.
+	copied      *deskTable
+	copyVersion int
 }
 
 // run reads until an error or until ctx is done.
@@ -78,7 +84,7 @@ func (c *Capture) run(ctx context.Context, st *start) (err error) {
 	}
 	s := &session{
 		c: c, sock: newSocket(hijacked.Conn, c.cfg.ReadBytes), record: st.record, tables: map[uint32]*table{},
-		tail: st.tail.Last, witness: st.witness, confirm: newConfirm(st.slot, st.tail.End),
+		tail: st.tail.Last, tailEnd: st.tail.End, witness: st.witness, confirm: newConfirm(st.slot, st.tail.End),
 		streams: streams{spool: spool, open: map[uint32]*streamed{}},
 	}
 	defer s.sock.leave(time.Second)
@@ -134,6 +140,7 @@ func (s *session) start(ctx context.Context, st *start, group *errgroup.Group) e
 			if err := s.open(ctx, st); err != nil {
 				return err
 			}
+			group.Go(func() error { return s.desk.work(ctx) })
 			return s.readLoop(ctx)
 		default:
 			if err := s.other(ctx, kind, payload); err != nil {
@@ -162,6 +169,9 @@ func (s *session) open(ctx context.Context, st *start) (err error) {
 	}
 	s.out = cdc.NewWriter(c.stream.Epoch(), st.from, st.fromEnd)
 	s.out.Continue(tail.Total)
+	if s.desk, err = c.snapshots.sit(ctx, s, st); err != nil {
+		return err
+	}
 	s.out.Reset(c.buffer())
 	c.mu.Lock()
 	c.flow = flow{clear: st.slot, empty: true}
@@ -187,12 +197,19 @@ func (s *session) readLoop(ctx context.Context) error {
 			if err := s.handle(ctx, kind, payload); err != nil {
 				return err
 			}
+			if err := s.desk.turn(ctx); err != nil {
+				return err
+			}
+		}
+		if err := s.desk.turn(ctx); err != nil {
+			return err
 		}
 		wait, err := s.pause(ctx)
 		if err != nil {
 			return err
 		}
-		switch err := s.sock.fill(ctx, wait); {
+		switch err := s.sock.fill(ctx, s.desk.pause(wait)); {
+		case errors.Is(err, errIdle) && s.desk.due():
 		case errors.Is(err, errIdle):
 			if err := s.quiet(ctx); err != nil {
 				return err
@@ -318,6 +335,9 @@ func (s *session) serverError(e *pgconn.PgError) error {
 
 // publish closes the frame and hands it over.
 func (s *session) publish(ctx context.Context) error {
+	if err := s.desk.settle(ctx); err != nil {
+		return err
+	}
 	data, header, err := s.out.Seal()
 	if err != nil {
 		return fmt.Errorf("close frame: %w", err)

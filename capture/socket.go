@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
@@ -32,6 +33,7 @@ type socket struct {
 	end      int
 	last     int // bytes of the last read
 	deadline bool
+	called   *atomic.Bool // somebody has set a deadline in the past; nil if nobody does
 
 	writing sync.Mutex
 	out     []byte
@@ -85,6 +87,10 @@ func (s *socket) fill(ctx context.Context, wait time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if s.called != nil && s.called.Load() {
+		s.deadline = true
+		return errIdle
+	}
 	before := s.pace.now()
 	n, err := s.conn.Read(s.buf[s.end:])
 	s.end += n
@@ -97,6 +103,7 @@ func (s *socket) fill(ctx context.Context, wait time.Duration) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.deadline = true
 		s.pace.idle()
 		return errIdle
 	case err != nil:

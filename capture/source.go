@@ -94,6 +94,28 @@ func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+// connectCopy opens a connection to read tables, which prints values as the stream does.
+func (s *source) connectCopy(ctx context.Context) (*pgx.Conn, error) {
+	cfg := s.sql.Copy()
+	maps.Copy(cfg.RuntimeParams, settings)
+	maps.Copy(cfg.RuntimeParams, map[string]string{
+		"application_name":            applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance),
+		"statement_timeout":           "0",
+		"lock_timeout":                strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10),
+		"standard_conforming_strings": "on",
+		// An error is better than rows that are missing.
+		"row_security": "off",
+		// The index of the key gives the rows in order at a cost per row that stays
+		// the same, however large the table is.
+		"enable_sort": "off", "jit": "off", "max_parallel_workers_per_gather": "0",
+	})
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, s.connectError(err)
+	}
+	return conn, nil
+}
+
 // connectReplication opens a connection that speaks the replication protocol.
 func (s *source) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
 	cfg := s.sql.Config.Copy()

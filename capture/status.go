@@ -50,6 +50,8 @@ type Status struct {
 	Restarts int
 	// Streaming tells of transactions that arrive before they are committed.
 	Streaming StreamingStatus
+	// Snapshot tells of existing rows that are being copied.
+	Snapshot SnapshotStatus
 	// WALStatus is the slot's pg_replication_slots.wal_status when it was last
 	// looked at.
 	WALStatus string
@@ -57,10 +59,12 @@ type Status struct {
 
 // Status returns the present status. It is cheap.
 func (c *Capture) Status() Status {
+	snapshot := c.snapshots.status()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.status
 	s.Outstanding = c.flow.published - c.flow.stored
+	s.Snapshot = snapshot
 	return s
 }
 

@@ -51,6 +51,9 @@ func (c *Capture) SetTables(ctx context.Context, tables []Table, keep func(conte
 			return fmt.Errorf("keep the list of tables: %w", err)
 		}
 		c.want(slices.Clone(tables))
+		if err := c.snapshots.join(ctx); err != nil {
+			return err
+		}
 		if err := c.removeTables(ctx, conn, removed); err != nil {
 			return err
 		}

@@ -58,13 +58,17 @@ func (w *writer) append(ctx context.Context, row *apply.Row) (bool, error) {
 }
 
 // movedFrom returns the row that has the values which a move left out. ok is false if a
-// guarded move comes too late, or nobody has them.
+// guarded move comes too late, or nobody has them and the row is optional or the batch
+// guarded.
 func (w *writer) movedFrom(ctx context.Context, row *apply.Row) (values []*string, ok bool, err error) {
 	from, fromVersion, err := w.read(ctx, row.MovedFrom)
 	if err != nil {
 		return nil, false, err
 	}
 	if !w.guarded {
+		if from == nil && row.Optional {
+			return nil, false, nil
+		}
 		if from == nil {
 			key, _, err := w.values(row.MovedFrom)
 			return nil, false, errors.Join(err, &apply.RowError{

@@ -33,12 +33,20 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 			moved[i], left[i] = values, !ok
 		}
 		for i := range batch.Rows {
+			if left[i] && !batch.Guarded {
+				// The row that the target may have under the new key is gone.
+				row := batch.Rows[i]
+				row.Op = apply.OpDelete
+				if _, err := w.write(ctx, &row, nil); err != nil {
+					return numbered(i, err)
+				}
+			}
 			if !left[i] {
 				written, err := w.write(ctx, &batch.Rows[i], moved[i])
 				if err != nil {
 					return numbered(i, err)
 				}
-				left[i] = batch.Guarded && !written
+				left[i] = !written && (batch.Guarded || batch.Rows[i].Optional)
 			}
 			if left[i] {
 				result.Left++
@@ -153,7 +161,7 @@ func (w *writer) write(ctx context.Context, row *apply.Row, old []*string) (bool
 }
 
 // update writes a row of which a part is unchanged. Without the row it is refused, or
-// left out if the batch is guarded.
+// left out if it is optional or the batch is guarded.
 func (w *writer) update(ctx context.Context, row *apply.Row, values []*string, present []bool, unchanged int) (bool, error) {
 	where, args := w.condition(values, 1)
 	sets := []string{fmt.Sprintf("%s = %d", versionColumn, uint64(row.Position.Commit))}
@@ -164,7 +172,7 @@ func (w *writer) update(ctx context.Context, row *apply.Row, values []*string, p
 		}
 	}
 	n, err := w.exec(ctx, values, fmt.Sprintf("UPDATE %s t SET %s WHERE %s AND %s", w.table, strings.Join(sets, ", "), where, w.guard("t", row.Position.Commit)), args)
-	if err == nil && n == 0 && !w.guarded {
+	if err == nil && n == 0 && !w.guarded && !row.Optional {
 		c := &w.schema.Columns[unchanged]
 		err = &apply.RowError{
 			Table: w.schema.Name(), Column: c.Name, Type: c.TypeName, Key: w.key(values),

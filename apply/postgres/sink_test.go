@@ -107,6 +107,11 @@ func TestGuardedBatchesKeepTheirContractOnARealServer(t *testing.T) {
 	sinktest.RunGuarded(t, func(t *testing.T) (apply.Sink, sinktest.Reader) { return open(t) })
 }
 
+func TestOptionalRowsKeepTheirContractOnARealServer(t *testing.T) {
+	t.Parallel()
+	sinktest.RunOptional(t, func(t *testing.T) (apply.Sink, sinktest.Reader) { return open(t) })
+}
+
 func TestAMissingSchemaIsNamedWithItsRemedy(t *testing.T) {
 	t.Parallel()
 	sink, err := postgres.New(postgres.Config{URL: pgtest.Database(t).URL(), Schema: "Mart"})

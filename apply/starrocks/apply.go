@@ -220,8 +220,12 @@ func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
 		return a.applyMoved(ctx, g, buffer)
 	}
 	if g.partial {
-		if err := a.checkBase(ctx, g); err != nil || len(g.rows) == 0 {
+		if err := a.checkBase(ctx, g); err != nil {
 			return err
+		}
+		if len(g.rows) == 0 {
+			a.loads++ // The labels of the other groups do not depend on what was there.
+			return nil
 		}
 	}
 	body := append((*buffer)[:0], '[')

@@ -20,13 +20,12 @@ const baseWaitMax = 5 * time.Second
 
 // checkBase makes sure that the rows which a partial update leaves values to are there:
 // StarRocks would make a new row of the rest, with NULL for what was not sent. A row
-// that is marked as deleted has its values. In a guarded batch the rows without such a
-// base stay out, and one that is marked as deleted is none.
+// that is marked as deleted has its values. Of a guarded batch, and of optional rows, those
+// without such a base stay out, and one that is marked as deleted is none.
 //
 // It may be done again after the load: what was there before is there after it.
 func (a *applyRun) checkBase(ctx context.Context, g *group) error {
-	var rows []int32
-	var keys []cdc.Tuple
+	var required, optional based
 	for _, i := range g.rows {
 		row := &a.batch.Rows[i]
 		if row.Op == apply.OpDelete {
@@ -35,21 +34,27 @@ func (a *applyRun) checkBase(ctx context.Context, g *group) error {
 		if _, err := a.layout.keyValues(row.Tuple); err != nil {
 			return a.numbered(int(i), err)
 		}
-		rows, keys = append(rows, i), append(keys, row.Tuple)
+		of := &required
+		if a.batch.Guarded || row.Optional {
+			of = &optional
+		}
+		of.rows, of.keys = append(of.rows, i), append(of.keys, row.Tuple)
 	}
-	if len(rows) == 0 {
-		return nil
+	missing, err := a.missingBase(ctx, &required, "")
+	if err != nil {
+		return err
 	}
-	missing, err := a.missingBase(ctx, rows, keys)
+	if len(missing) > 0 {
+		i := required.rows[missing[0]]
+		return a.refused(int(i), columnRefusal{refuseNoBase, a.firstUnchanged(i)})
+	}
+	missing, err = a.missingBase(ctx, &optional, a.sink.notDeleted(a.layout))
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	if !a.batch.Guarded {
-		return a.refused(int(rows[missing[0]]), columnRefusal{refuseNoBase, a.firstUnchanged(rows[missing[0]])})
-	}
 	out := make(map[int32]bool, len(missing))
 	for _, n := range missing {
-		out[rows[n]] = true
+		out[optional.rows[n]] = true
 	}
 	kept := g.rows[:0]
 	for _, i := range g.rows {
@@ -62,12 +67,19 @@ func (a *applyRun) checkBase(ctx context.Context, g *group) error {
 	return nil
 }
 
-// missingBase returns which of the keys have no row, once none can turn up any more.
-func (a *applyRun) missingBase(ctx context.Context, rows []int32, keys []cdc.Tuple) ([]int, error) {
-	extra := ""
-	if a.batch.Guarded {
-		extra = a.sink.notDeleted(a.layout)
+// based is partial rows of the batch and their keys.
+type based struct {
+	rows []int32
+	keys []cdc.Tuple
+}
+
+// missingBase returns which of the rows have no base for which the extra condition is
+// true, once none can turn up any more.
+func (a *applyRun) missingBase(ctx context.Context, of *based, extra string) ([]int, error) {
+	if len(of.rows) == 0 {
+		return nil, nil
 	}
+	keys := of.keys
 	began := time.Now()
 	for try := 1; ; try++ {
 		missing, err := a.askForBase(ctx, keys, extra)
@@ -79,7 +91,7 @@ func (a *applyRun) missingBase(ctx context.Context, rows []int32, keys []cdc.Tup
 		}
 		late := fmt.Errorf("table %s does not show the row with key %s yet, which a load of before may hold", a.layout.table, a.layout.keyText(keys[missing[0]]))
 		apply.Waiting(ctx, late)
-		a.sink.config.Logger.DebugContext(ctx, "rows are not visible", slog.String("table", a.layout.table), slog.Int("rows", len(missing)), slog.Int("of", len(rows)))
+		a.sink.config.Logger.DebugContext(ctx, "rows are not visible", slog.String("table", a.layout.table), slog.Int("rows", len(missing)), slog.Int("of", len(keys)))
 		if time.Since(began) > baseWaitMax {
 			return nil, late
 		}

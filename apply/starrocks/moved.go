@@ -75,11 +75,17 @@ func (a *applyRun) applyMoved(ctx context.Context, g *group, buffer *[]byte) err
 }
 
 // movedBefore tells whether the load was committed although its label is forgotten.
-// A load is committed as a whole, so one row of it is enough.
+// A load is committed as a whole, so one row of it is enough, unless the row may be left
+// out.
 func (a *applyRun) movedBefore(ctx context.Context, conn *sql.Conn, g *group) (bool, error) {
+	var optional []int32
 	for _, i := range g.rows {
 		row := &a.batch.Rows[i]
 		if len(row.MovedFrom) == 0 {
+			continue
+		}
+		if row.Optional {
+			optional = append(optional, i)
 			continue
 		}
 		l := a.layout
@@ -88,20 +94,23 @@ func (a *applyRun) movedBefore(ctx context.Context, conn *sql.Conn, g *group) (b
 		n, err := a.sink.countRows(ctx, conn, l, []cdc.Tuple{row.Tuple}, extra)
 		return n > 0, a.numbered(int(i), err)
 	}
-	return false, nil
+	return a.optionalBefore(ctx, conn, optional)
 }
 
 // movedBody makes the body of the load in buffer.
 func (a *applyRun) movedBody(ctx context.Context, conn *sql.Conn, g *group, buffer *[]byte) ([]byte, error) {
 	body := a.movedWriter(buffer)
-	var moved []int32
+	var moved, optional []int32
 	for _, i := range g.rows {
-		if len(a.batch.Rows[i].MovedFrom) > 0 {
+		switch row := &a.batch.Rows[i]; {
+		case row.Optional && len(row.MovedFrom) > 0:
+			optional = append(optional, i)
+		case len(row.MovedFrom) > 0:
 			moved = append(moved, i)
-			continue
-		}
-		if err := body.add(a.writer, i, a.batch.Rows[i].Tuple); err != nil {
-			return nil, err
+		default:
+			if err := body.add(a.writer, i, row, row.Tuple); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for chunk := range slices.Chunk(moved, movedRowsRead) {
@@ -114,6 +123,9 @@ func (a *applyRun) movedBody(ctx context.Context, conn *sql.Conn, g *group, buff
 				return nil, err
 			}
 		}
+	}
+	if err := body.addOptional(ctx, conn, optional); err != nil {
+		return nil, err
 	}
 	return body.end(), nil
 }
@@ -133,12 +145,12 @@ func (a *applyRun) movedWriter(buffer *[]byte) *movedBody {
 	return &movedBody{applyRun: a, reading: &reading, buffer: buffer, body: append((*buffer)[:0], '[')}
 }
 
-func (m *movedBody) add(w *writer, i int32, tuple cdc.Tuple) error {
+func (m *movedBody) add(w *writer, i int32, row *apply.Row, tuple cdc.Tuple) error {
 	if m.rows > 0 {
 		m.body = append(m.body, ',')
 	}
 	var refused columnRefusal
-	if m.body, refused = w.append(m.body, &m.batch.Rows[i], tuple, formFull); refused.refusal != nil {
+	if m.body, refused = w.append(m.body, row, tuple, formFull); refused.refusal != nil {
 		return m.refused(int(i), refused)
 	}
 	m.rows++
@@ -157,7 +169,7 @@ func (m *movedBody) addRead(i int32, tuple cdc.Tuple) error {
 	if _, refused := m.writer.append(nil, row, row.Tuple, formPresent); refused.refusal != nil {
 		return m.refused(int(i), refused)
 	}
-	return m.add(m.reading, i, tuple)
+	return m.add(m.reading, i, row, tuple)
 }
 
 func (m *movedBody) end() []byte {
@@ -178,6 +190,19 @@ func (l *layout) reading() *layout {
 
 // fill returns the tuples of rows with the unchanged values of their old rows.
 func (a *applyRun) fill(ctx context.Context, conn *sql.Conn, rows []int32) ([]cdc.Tuple, error) {
+	tuples, err := a.completed(ctx, conn, rows, a.sink.notDeleted(a.layout))
+	if err != nil {
+		return nil, err
+	}
+	if n := slices.IndexFunc(tuples, func(t cdc.Tuple) bool { return t == nil }); n >= 0 {
+		return nil, a.refused(int(rows[n]), columnRefusal{refuseMoved, -1})
+	}
+	return tuples, nil
+}
+
+// completed is fill for old rows for which the extra condition is true. The tuple of a row
+// without one is nil.
+func (a *applyRun) completed(ctx context.Context, conn *sql.Conn, rows []int32, extra string) ([]cdc.Tuple, error) {
 	l := a.layout
 	read, err := a.unchangedColumns(rows)
 	if err != nil {
@@ -191,18 +216,15 @@ func (a *applyRun) fill(ctx context.Context, conn *sql.Conn, rows []int32) ([]cd
 			return nil, a.numbered(int(i), err)
 		}
 	}
-	old, err := a.readRows(ctx, conn, from, read, a.sink.notDeleted(l))
+	old, err := a.readRows(ctx, conn, from, read, extra)
 	if err != nil {
 		return nil, fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}
 	tuples := make([]cdc.Tuple, len(rows))
 	for n, i := range rows {
-		row := &a.batch.Rows[i]
-		stored, ok := old[keys[n]]
-		if !ok {
-			return nil, a.refused(int(i), columnRefusal{refuseMoved, -1})
+		if stored, ok := old[keys[n]]; ok {
+			tuples[n] = complete(a.batch.Rows[i].Tuple, stored.values, len(l.columns))
 		}
-		tuples[n] = complete(row.Tuple, stored.values, len(l.columns))
 	}
 	return tuples, nil
 }

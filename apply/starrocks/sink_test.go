@@ -161,6 +161,21 @@ func TestGuardedBatchesKeepTheirContract(t *testing.T) {
 	}
 }
 
+func TestOptionalRowsKeepTheirContract(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []int{1, 1000} {
+		for _, mode := range []starrocks.DeleteMode{starrocks.DeleteSoft, starrocks.DeleteHard} {
+			t.Run(fmt.Sprintf("%s/%d", mode, keep), func(t *testing.T) {
+				t.Parallel()
+				sinktest.RunOptional(t, func(t *testing.T) (apply.Sink, sinktest.Reader) {
+					sink, server := setup(t, starrockstest.Options{LabelKeepMaxNum: keep, LabelCleanInterval: -1}, func(c *starrocks.Config) { c.DeleteMode = mode })
+					return sink, reader{server}
+				})
+			})
+		}
+	}
+}
+
 func TestSinkKeepsItsContractWithSoftDeletes(t *testing.T) {
 	t.Parallel()
 	sinktest.Run(t, func(t *testing.T) (apply.Sink, sinktest.Reader) {

@@ -33,6 +33,7 @@ type change struct {
 	Table    string
 	New, Old []string
 	OldKind  cdc.OldKind
+	Loose    bool
 	End      cdc.LSN
 }
 
@@ -77,7 +78,7 @@ func changes(t testing.TB, data []byte, schemas ...*cdc.Schema) (cdc.Header, []c
 		if !ok {
 			return f.Header, out
 		}
-		c := change{Kind: rec.Kind, Position: rec.Position.String(), New: values(t, rec.New), Old: values(t, rec.Old), OldKind: rec.OldKind, End: rec.End}
+		c := change{Kind: rec.Kind, Position: rec.Position.String(), New: values(t, rec.New), Old: values(t, rec.Old), OldKind: rec.OldKind, Loose: rec.Loose, End: rec.End}
 		if rec.Kind.IsRow() {
 			c.Table = schemas[rec.Schema].Table
 		}
@@ -459,6 +460,7 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data)
+	f.Add(snapshotFrame(f, orders))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		// The checksum would hide the decoder from the fuzzer: mend it.
 		frame, err := cdc.Open(cdc.Rechecksum(data))

@@ -64,6 +64,12 @@ func (r *Reader) record(rec *Record) {
 		rec.Schema = r.schema()
 		rec.New = r.in.tuple(r.columnCount(rec.Schema))
 		r.change()
+	case rec.Kind == KindSnapshot && n == 3:
+		rec.Schema = r.schema()
+		if rec.New = r.in.tuple(r.columnCount(rec.Schema)); rec.New.HasUnchanged() {
+			r.in.fail()
+		}
+		r.change()
 	case rec.Kind == KindUpdate && n == 5:
 		rec.Schema = r.schema()
 		r.old(rec)
@@ -106,6 +112,10 @@ func (r *Reader) change() {
 
 func (r *Reader) old(rec *Record) {
 	rec.OldKind = OldKind(r.in.byte())
+	if rec.Kind == KindUpdate {
+		rec.Loose = rec.OldKind&oldLoose != 0
+		rec.OldKind &^= oldLoose
+	}
 	switch {
 	case rec.OldKind > OldFull:
 		r.in.fail()

@@ -15,13 +15,17 @@ const (
 	// KindInsert is [3, schema, tuple].
 	KindInsert Kind = 3
 	// KindUpdate is [4, schema, old kind, old, tuple]: old is nil for OldNone,
-	// else a tuple with the columns that OldKind names; the others are nil.
+	// else a tuple with the columns that OldKind names; the others are nil. Four is
+	// added to the old kind if the update is loose.
 	KindUpdate Kind = 4
 	// KindDelete is [5, schema, old kind, old].
 	KindDelete Kind = 5
 	// KindTruncate is [6, flags, schema...]: flag 1 is CASCADE, 2 RESTART IDENTITY.
 	KindTruncate Kind = 6
-	// Kind 7 is reserved for rows of a snapshot.
+	// KindSnapshot is [7, schema, tuple]: a row that was there before the change
+	// stream told of it, as it is after the transaction of its position. No value
+	// is Unchanged. It makes no difference whether the sink has the row already.
+	KindSnapshot Kind = 7
 	// KindMessage is [8, LSN, prefix, content]: pg_logical_emit_message.
 	KindMessage Kind = 8
 )
@@ -41,14 +45,18 @@ func (k Kind) String() string {
 		return "delete"
 	case KindTruncate:
 		return "truncate"
+	case KindSnapshot:
+		return "snapshot row"
 	case KindMessage:
 		return "message"
 	}
 	return "unknown"
 }
 
-// IsRow reports whether a record of this kind changes one row.
-func (k Kind) IsRow() bool { return k == KindInsert || k == KindUpdate || k == KindDelete }
+// IsRow reports whether a record of this kind changes one row, or is one of a snapshot.
+func (k Kind) IsRow() bool {
+	return k == KindInsert || k == KindUpdate || k == KindDelete || k == KindSnapshot
+}
 
 // OldKind says what an update or delete tells of the row before it.
 type OldKind uint8
@@ -59,6 +67,9 @@ const (
 	OldKey                 // the columns of the replica identity; others are nil
 	OldFull                // the whole row (REPLICA IDENTITY FULL)
 )
+
+// oldLoose is added to the old kind of a loose update.
+const oldLoose = 4
 
 // Record is one change or mark of a frame. Its tuples point into the frame's bytes
 // and are valid as long as those are.
@@ -71,6 +82,11 @@ type Record struct {
 	// New is the row after an insert or update, Old what is known of the row before.
 	New, Old Tuple
 	OldKind  OldKind
+	// Loose tells of an update that the copy of its table is not complete: the row
+	// may not be where the changes before have left it. If the sink lacks the
+	// values that the update has left out, it is passed over: a later record has
+	// the whole row.
+	Loose bool
 
 	// CommitTime is in microseconds since 1970 UTC and XID the transaction's id,
 	// both as of the last begin mark.
@@ -133,6 +149,21 @@ func (t Tuple) Next() (v Value, rest Tuple, ok bool) {
 		return Value{}, nil, false
 	}
 	return Value{Kind: Text, Bytes: t[head : head+size : head+size]}, t[head+size:], true
+}
+
+// HasUnchanged reports whether a value of the tuple is Unchanged.
+func (t Tuple) HasUnchanged() bool {
+	for len(t) > 0 {
+		v, rest, ok := t.Next()
+		if !ok {
+			return false
+		}
+		if v.Kind == Unchanged {
+			return true
+		}
+		t = rest
+	}
+	return false
 }
 
 // AppendValue appends one value in wire form.

@@ -79,7 +79,8 @@ func (w *Writer) Begin(commit LSN, commitTime int64, xid uint32) {
 	w.txn = txn{open: true, commit: commit, commitTime: commitTime, xid: xid}
 }
 
-// InTransaction reports whether Begin was called without Commit.
+// InTransaction reports whether Begin was called without Commit, or BeginSnapshot without
+// EndSnapshot.
 func (w *Writer) InTransaction() bool { return w.txn.open }
 
 // Next returns the position that the next change will have.
@@ -93,17 +94,30 @@ func (w *Writer) Skip() {
 	w.txn.touched = true
 }
 
+// SkipTo counts all changes before the one with an ordinal as Skip does.
+func (w *Writer) SkipTo(ordinal uint64) {
+	if ordinal > w.txn.ordinal+1 {
+		w.txn.ordinal = ordinal - 1
+		w.txn.touched = true
+	}
+}
+
 // Commit closes the transaction. A transaction that has no changes, or whose end the
 // stream already holds, leaves no trace but its end LSN.
 func (w *Writer) Commit(end LSN) {
 	if w.txn.touched && end > w.end {
-		w.mark()
-		w.buf = append(w.buf, codeFixArray|2, byte(KindCommit))
-		w.buf = appendUint(w.buf, uint64(end))
-		w.records++
+		w.closes(end)
 	}
 	w.end = max(w.end, end)
 	w.txn.open = false
+}
+
+// closes writes the commit mark.
+func (w *Writer) closes(end LSN) {
+	w.mark()
+	w.buf = append(w.buf, codeFixArray|2, byte(KindCommit))
+	w.buf = appendUint(w.buf, uint64(end))
+	w.records++
 }
 
 // mark writes the begin mark unless this frame has it.
@@ -144,10 +158,15 @@ func (w *Writer) Update(s *Schema, old OldKind) {
 	w.buf = append(w.buf, codeFixArray|5, byte(KindUpdate))
 	w.buf = appendUint(w.buf, uint64(w.schema(s)))
 	w.buf = append(w.buf, byte(old))
-	if old == OldNone {
+	if old&^oldLoose == OldNone {
 		w.buf = append(w.buf, codeNil)
 	}
 }
+
+// LooseUpdate starts an update as Update does, of a table that is not copied completely.
+// It is for updates with Unchanged values; whoever writes one sees to it that the row
+// follows as a whole later, see [Record].
+func (w *Writer) LooseUpdate(s *Schema, old OldKind) { w.Update(s, old|oldLoose) }
 
 // Delete starts a delete; the tuple of the old row must follow.
 func (w *Writer) Delete(s *Schema, old OldKind) {
@@ -155,6 +174,44 @@ func (w *Writer) Delete(s *Schema, old OldKind) {
 	w.buf = append(w.buf, codeFixArray|4, byte(KindDelete))
 	w.buf = appendUint(w.buf, uint64(w.schema(s)))
 	w.buf = append(w.buf, byte(old))
+}
+
+// BeginSnapshot opens a sequence of rows of a snapshot. They take the positions behind
+// the last change that was written, or behind after if that is later: a position that was
+// applied once must not be given to another change, even if the end of the stream that
+// had it is lost.
+//
+// They belong to the transaction of that position, which must be complete, or its changes
+// would be taken for those that the stream has: BeginSnapshot reports false, and does
+// nothing, inside a transaction and as long as End is not behind the position's commit.
+//
+// commitTime is what the rows are shown with, in microseconds since 1970 UTC. Times in
+// the stream must not go back, so it is that of the last transaction that was passed.
+func (w *Writer) BeginSnapshot(after Position, commitTime int64) bool {
+	if w.last.After(after) {
+		after = w.last
+	}
+	if w.txn.open || after.Commit >= w.end {
+		return false
+	}
+	w.txn = txn{open: true, commit: after.Commit, commitTime: commitTime, ordinal: after.Ordinal}
+	return true
+}
+
+// SnapshotRow starts a row of a snapshot; one tuple without Unchanged values must follow.
+// Frames may be cut between the rows.
+func (w *Writer) SnapshotRow(s *Schema) {
+	w.change()
+	w.buf = append(w.buf, codeFixArray|3, byte(KindSnapshot))
+	w.buf = appendUint(w.buf, uint64(w.schema(s)))
+}
+
+// EndSnapshot closes the sequence. It does not move End: nothing of it came from the slot.
+func (w *Writer) EndSnapshot() {
+	if w.txn.touched {
+		w.closes(w.end)
+	}
+	w.txn.open = false
 }
 
 // Truncate writes a truncate of several tables, one change.
@@ -182,6 +239,9 @@ func (w *Writer) Message(lsn LSN, prefix string, content []byte) {
 
 // StartTuple starts a tuple of n values.
 func (w *Writer) StartTuple(n int) { w.buf = appendArrayHeader(w.buf, n) }
+
+// Values writes all values of a tuple that is in wire form already.
+func (w *Writer) Values(t Tuple) { w.buf = append(w.buf, t...) }
 
 // Null writes SQL NULL.
 func (w *Writer) Null() { w.buf = append(w.buf, codeNil) }

@@ -14,16 +14,19 @@ import (
 
 // What one process of a pipeline asks another to do.
 const (
-	verbPause     = "pause"    // apply: write nothing more to the sink
-	verbResume    = "resume"   // apply: go on
-	verbReload    = "reload"   // apply: settings of batches
-	verbApplyUpTo = "apply_to" // apply: everything up to the tail, at once
-	verbHold      = "hold"     // apply: begin no batch for a while
-	verbPing      = "ping"     // apply: is it there
-	verbRelease   = "release"  // apply: go on after a hold
-	verbTables    = "tables"   // capture: which tables
-	verbDrain     = "drain"    // capture: see the drain through
-	verbStop      = "stop"     // everybody: end
+	verbPause     = "pause"      // apply: write nothing more to the sink
+	verbResume    = "resume"     // apply: go on
+	verbReload    = "reload"     // apply: settings of batches
+	verbApplyUpTo = "apply_to"   // apply: everything up to the tail, at once
+	verbHold      = "hold"       // apply: begin no batch for a while
+	verbPing      = "ping"       // apply: is it there
+	verbRelease   = "release"    // apply: go on after a hold
+	verbTables    = "tables"     // capture: which tables
+	verbSnapshot  = "snapshot"   // capture: copy existing rows
+	verbHoldCopy  = "hold_copy"  // capture: hold the copy
+	verbGoOnCopy  = "go_on_copy" // capture: go on with the copy
+	verbDrain     = "drain"      // capture: see the drain through
+	verbStop      = "stop"       // everybody: end
 )
 
 // request is a call between processes.
@@ -89,14 +92,17 @@ func (p *pipeline) answer(ctx context.Context, s *stages, r request) error {
 		p.setState(api.StateStopped)
 		go p.leave(context.WithoutCancel(ctx), s)
 		return nil
-	case verbTables, verbDrain:
+	case verbTables, verbDrain, verbSnapshot, verbHoldCopy, verbGoOnCopy:
 		if s.capture == nil || !s.capture.role.leads() {
 			return errStarting
 		}
-		if r.Verb == verbTables {
+		switch r.Verb {
+		case verbTables:
 			return s.capture.setTables(ctx, r.Reload.Tables)
+		case verbDrain:
+			return p.beginDrain(ctx, s)
 		}
-		return p.beginDrain(ctx, s)
+		return s.capture.snapshot(ctx, r)
 	}
 	if s.apply == nil || !s.apply.role.leads() {
 		return errStarting

@@ -19,13 +19,14 @@ import (
 // cli is the command line. Everything that can be set is an environment variable; the
 // command line only says what to do.
 type cli struct {
-	Run     runCmd     `cmd:"" default:"1" help:"Run capture, queue, apply and API in one process (the default)."`
-	Capture captureCmd `cmd:"" help:"Run capture with the queue; dbmazz apply runs elsewhere."`
-	Apply   applyCmd   `cmd:"" help:"Run apply, on the queue of a dbmazz capture or of BUS_URL."`
-	Replay  replayCmd  `cmd:"" help:"Apply changes that the queue still holds again, to the same tables or to another database."`
-	Dlq     dlqCmd     `cmd:"" help:"Look at the rows that the sink could not take, and retry or drop them."`
-	Health  healthCmd  `cmd:"" help:"Ask a running dbmazz whether it is serving; exit 0 if so. For container health checks."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Run      runCmd      `cmd:"" default:"1" help:"Run capture, queue, apply and API in one process (the default)."`
+	Capture  captureCmd  `cmd:"" help:"Run capture with the queue; dbmazz apply runs elsewhere."`
+	Apply    applyCmd    `cmd:"" help:"Run apply, on the queue of a dbmazz capture or of BUS_URL."`
+	Replay   replayCmd   `cmd:"" help:"Apply changes that the queue still holds again, to the same tables or to another database."`
+	Snapshot snapshotCmd `cmd:"" help:"Copy existing rows of a running pipeline again, or hold the copy."`
+	Dlq      dlqCmd      `cmd:"" help:"Look at the rows that the sink could not take, and retry or drop them."`
+	Health   healthCmd   `cmd:"" help:"Ask a running dbmazz whether it is serving; exit 0 if so. For container health checks."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 type versionCmd struct{}

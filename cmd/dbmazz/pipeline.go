@@ -278,6 +278,31 @@ func (p *pipeline) Stop(ctx context.Context) error {
 	return nil
 }
 
+// StartSnapshot begins to copy existing rows.
+func (p *pipeline) StartSnapshot(ctx context.Context, tables []string) error {
+	return p.snapshot(ctx, request{Verb: verbSnapshot, Reload: api.Reload{Tables: tables}})
+}
+
+// PauseSnapshot holds the copy.
+func (p *pipeline) PauseSnapshot(ctx context.Context) error {
+	return p.snapshot(ctx, request{Verb: verbHoldCopy})
+}
+
+// ResumeSnapshot goes on with the copy.
+func (p *pipeline) ResumeSnapshot(ctx context.Context) error {
+	return p.snapshot(ctx, request{Verb: verbGoOnCopy})
+}
+
+func (p *pipeline) snapshot(ctx context.Context, r request) error {
+	p.changes.Lock()
+	defer p.changes.Unlock()
+	s, err := p.change(ctx, api.StateRunning, api.StateRunning, api.StatePaused)
+	if err != nil {
+		return err
+	}
+	return p.ask(ctx, s, roleCapture, r)
+}
+
 // Reload changes settings, durably, and returns those now in force.
 func (p *pipeline) Reload(ctx context.Context, r api.Reload) (api.Settings, error) {
 	p.changes.Lock()

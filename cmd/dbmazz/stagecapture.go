@@ -60,6 +60,9 @@ func (s *captureStage) term(ctx context.Context) error {
 		SourceURL: s.env.SourceURL.Reveal(), Slot: s.env.SlotName, Publication: s.env.PublicationName,
 		Tables: captureTables(tables), Logger: s.log, Instance: s.env.Instance,
 		Streaming: s.env.SourceStreaming, SpoolDir: spool, Heartbeat: s.env.SourceHeartbeat,
+		Snapshot: capture.SnapshotMode(s.env.Snapshot), SnapshotWorkers: s.env.SnapshotWorkers,
+		SnapshotChunkRows: s.env.SnapshotChunkRows, SnapshotRate: s.env.SnapshotRate,
+		SnapshotStore: bucket{s.bus, keyCopy}, Reached: bucket{s.bus, keyApply}.reached,
 		Takeover: s.role.lease != nil, Fence: s.role.fence,
 	}, stream, s.progress)
 	if err != nil {
@@ -190,6 +193,25 @@ func (s *captureStage) setTables(ctx context.Context, names []string) error {
 	}
 	s.set(work, stream, list)
 	return nil
+}
+
+// snapshot does what is asked about the copy of existing rows.
+func (s *captureStage) snapshot(ctx context.Context, r request) error {
+	work, _, _ := s.now()
+	if work == nil {
+		return errStarting
+	}
+	switch r.Verb {
+	case verbHoldCopy:
+		return work.PauseSnapshot(ctx)
+	case verbGoOnCopy:
+		return work.ResumeSnapshot(ctx)
+	}
+	list, err := config.ParseTables(r.Reload.Tables...)
+	if err != nil {
+		return &api.InvalidError{Field: "tables", Problem: err.Error()}
+	}
+	return work.StartSnapshot(ctx, captureTables(list))
 }
 
 // errStarting is the answer of a stage that has not begun yet.

@@ -115,6 +115,7 @@ func (p *pipeline) Status(ctx context.Context) api.Status {
 	out.PausedSince = s.control.get().PausedSince
 	out.Settings, out.Processes = p.settings(v, api.Reload{}), v.processes
 	s.positions(ctx, &out, &v)
+	out.Snapshot = copying(c.Snapshot)
 	out.Capture = v.capture.place(roleCapture, captureWork(v.capture.Waiting, c))
 	out.Apply = v.apply.place(roleApply, applyWork(a))
 	out.Stage, out.StageDetail = stage(out, &v)
@@ -265,5 +266,20 @@ func stage(s api.Status, v *view) (api.Stage, string) {
 	case !v.apply.known || !a.Ready:
 		return api.StageSetup, api.DetailConnectingSink
 	}
+	if s.Snapshot.Active {
+		return api.StageSnapshot, api.DetailCopying
+	}
 	return api.StageCDC, api.DetailReplicating
+}
+
+// copying sums up the copying of existing rows.
+func copying(s capture.SnapshotStatus) api.Snapshot {
+	out := api.Snapshot{Active: s.Active, Paused: s.Paused}
+	for _, t := range s.Tables {
+		out.Tables = append(out.Tables, api.TableSnapshot{Table: t.Table, ChunksTotal: t.ChunksEstimated, ChunksDone: t.ChunksDone, Rows: t.RowsDone})
+		out.ChunksTotal += t.ChunksEstimated
+		out.ChunksDone += t.ChunksDone
+		out.Rows += t.RowsDone
+	}
+	return out
 }

@@ -21,6 +21,7 @@ const (
 	keyTables  = "tables"  // fingerprints of the schemas of the configured tables
 	keyControl = "control" // what was asked for over the API
 	keySink    = "sink"    // what the checkpoint is about
+	keyCopy    = "copy"    // how far the copying of existing rows is
 )
 
 // bucket is one key of the bus as a stage's own state.
@@ -274,6 +275,16 @@ func (p *progress) load(ctx context.Context, b *bus.Bus) error {
 	}
 	p.set(c)
 	return nil
+}
+
+// reached returns the last position that the sink may hold changes of.
+func (b bucket) reached(ctx context.Context) (cdc.Position, error) {
+	value, _, err := b.LoadState(ctx)
+	if err != nil {
+		return cdc.Position{}, fmt.Errorf("load how far apply is: %w", err)
+	}
+	live, err := apply.ParseLive(value)
+	return live.Reached, err
 }
 
 // set takes a checkpoint in. One that is older than what is known was read before it.

@@ -7,10 +7,13 @@ import (
 	"time"
 )
 
-// What SINK_DELETE_MODE, SINK_REFUSED_ROWS and LOG_FORMAT can be.
+// What SINK_DELETE_MODE, SNAPSHOT, SINK_REFUSED_ROWS and LOG_FORMAT can be.
 const (
 	DeleteSoft        = "soft"
 	DeleteHard        = "hard"
+	SnapshotInitial   = "initial"
+	SnapshotNever     = "never"
+	SnapshotOnly      = "only"
 	RefusedStop       = "stop"
 	RefusedDeadLetter = "dead-letter"
 	LogText           = "text"
@@ -44,8 +47,12 @@ type Config struct {
 	SourceStreaming bool
 	// SourceHeartbeat is zero for none.
 	SourceHeartbeat time.Duration
-	// Snapshot is always "never".
-	Snapshot string
+	// Snapshot is SnapshotInitial, SnapshotNever or SnapshotOnly.
+	Snapshot          string
+	SnapshotWorkers   int
+	SnapshotChunkRows int
+	// SnapshotRate is in rows per second, zero for no bound.
+	SnapshotRate int
 
 	// SinkType is always "starrocks".
 	SinkType string

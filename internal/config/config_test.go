@@ -54,7 +54,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		"root", true, "soft", 0, 2*time.Minute,
 		10000, 5*time.Second, 16<<20, 100*time.Millisecond, "127.0.0.1:50051", false,
 		"", "./dbmazz-data", 10<<30, time.Hour, slog.LevelInfo, "text",
-		30*time.Second, "never")
+		30*time.Second, "initial")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -123,8 +123,10 @@ var badValues = []struct{ assignment, want string }{
 	{"TABLES=a.", "a name is empty"},
 	{"TABLES=orders,public.orders", "public.orders is listed twice"},
 	{"TABLES=" + strings.Repeat("t", 64), "longer than 63 bytes"},
-	{"SNAPSHOT=initial", "this version does not copy existing rows"},
-	{"DO_SNAPSHOT=true", "this version does not copy existing rows"},
+	{"SNAPSHOT=yes", "want initial, never or only"},
+	{"DO_SNAPSHOT=maybe", "want initial, never or only"},
+	{"SNAPSHOT_WORKERS=0", "want 1 to 64"},
+	{"SNAPSHOT_RATE=-1", "want 0 to 100000000"},
 	{"SINK_TYPE=snowflake", `"snowflake" is not supported; want starrocks`},
 	{"SINK_URL=", "it must be set (or the older STARROCKS_URL)"},
 	{"SINK_URL=ftp://fe", `the scheme "ftp" is not supported; want http://host:8030`},

@@ -106,6 +106,18 @@ func integer(field func(*Config) *int, most int64) setter {
 	}
 }
 
+// from0 accepts 0 to most.
+func from0(field func(*Config) *int, most int64) setter {
+	return func(c *Config, value string) error {
+		parsed, err := parseInteger(value, 0, most)
+		if err != nil {
+			return err
+		}
+		*field(c) = int(parsed)
+		return nil
+	}
+}
+
 func duration(field func(*Config) *time.Duration, in unit, least, most int64) setter {
 	return func(c *Config, value string) error {
 		parsed, err := parseInteger(value, least, most)
@@ -187,12 +199,18 @@ func setTables(c *Config, value string) error {
 	return nil
 }
 
+// setSnapshot takes the words of the older DO_SNAPSHOT as well.
 func setSnapshot(c *Config, value string) error {
-	if value != "never" && value != "false" && value != "0" {
-		return fmt.Errorf("%s is not possible: this version does not copy existing rows, it replicates changes only; "+
-			"set SNAPSHOT=never and copy what exists before the start", show(value))
+	switch strings.ToLower(value) {
+	case SnapshotInitial, "true", "1":
+		c.Snapshot = SnapshotInitial
+	case SnapshotNever, "false", "0":
+		c.Snapshot = SnapshotNever
+	case SnapshotOnly:
+		c.Snapshot = SnapshotOnly
+	default:
+		return fmt.Errorf("%s is not supported; want initial, never or only", show(value))
 	}
-	c.Snapshot = "never"
 	return nil
 }
 

@@ -60,8 +60,24 @@ var variables = []variable{
 			"stands still while other databases are busy; 0 writes none.",
 	},
 	{
-		name: "SNAPSHOT", legacy: []string{"DO_SNAPSHOT"}, fallback: "never", set: setSnapshot,
-		doc: "Whether existing rows are copied: never. This version replicates changes only.",
+		name: "SNAPSHOT", legacy: []string{"DO_SNAPSHOT"}, fallback: SnapshotInitial, set: setSnapshot,
+		doc: "Whether existing rows are copied: initial copies those of every table that is new to the pipeline, while changes flow; never copies none; " +
+			"only copies them and drains the pipeline afterwards.",
+	},
+	{
+		name: "SNAPSHOT_WORKERS", fallback: "2",
+		set: integer(func(c *Config) *int { return &c.SnapshotWorkers }, 64),
+		doc: "Tables that are copied at a time.",
+	},
+	{
+		name: "SNAPSHOT_CHUNK_ROWS", legacy: []string{"SNAPSHOT_CHUNK_SIZE"}, fallback: "50000",
+		set: integer(func(c *Config) *int { return &c.SnapshotChunkRows }, 10_000_000),
+		doc: "Rows that are copied by one query. Fewer where rows are wide.",
+	},
+	{
+		name: "SNAPSHOT_RATE", fallback: "0",
+		set: from0(func(c *Config) *int { return &c.SnapshotRate }, 100_000_000),
+		doc: "Rows per second that are read from the source at most, all tables together; 0 means as fast as they are taken.",
 	},
 	{
 		name: "SINK_TYPE", fallback: "starrocks",

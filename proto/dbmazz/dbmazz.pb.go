@@ -627,9 +627,11 @@ func (x *ReloadConfigRequest) GetTables() []string {
 	return nil
 }
 
-// StartSnapshotRequest is empty.
+// StartSnapshotRequest says which tables to copy.
 type StartSnapshotRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tables as in TABLES; empty means all.
+	Tables        []string `protobuf:"bytes,100,rep,name=tables,proto3" json:"tables,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -662,6 +664,13 @@ func (x *StartSnapshotRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use StartSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*StartSnapshotRequest) Descriptor() ([]byte, []int) {
 	return file_dbmazz_dbmazz_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StartSnapshotRequest) GetTables() []string {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
 }
 
 // PauseSnapshotRequest is empty.
@@ -1930,8 +1939,9 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\n" +
 	"flush_size\x18\x01 \x01(\x04R\tflushSize\x12*\n" +
 	"\x11flush_interval_ms\x18\x02 \x01(\x04R\x0fflushIntervalMs\x12\x16\n" +
-	"\x06tables\x18\x03 \x03(\tR\x06tables\"\x16\n" +
-	"\x14StartSnapshotRequest\"\x16\n" +
+	"\x06tables\x18\x03 \x03(\tR\x06tables\".\n" +
+	"\x14StartSnapshotRequest\x12\x16\n" +
+	"\x06tables\x18d \x03(\tR\x06tables\"\x16\n" +
 	"\x14PauseSnapshotRequest\"\x17\n" +
 	"\x15ResumeSnapshotRequest\"E\n" +
 	"\x0fControlResponse\x12\x18\n" +
