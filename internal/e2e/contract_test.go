@@ -136,7 +136,9 @@ var originals = []struct {
 	{"dbmazz.CdcControlService/ReloadConfig", `{"flush_size": 2000, "flush_interval_ms": 3000}`, 1, nil, map[string]any{"success": true, "message": "Configuration reloaded: flush_size=2000, flush_interval_ms=3000"}},
 	{"dbmazz.CdcControlService/ReloadConfig", `{"flush_size": "5000"}`, 1, nil, map[string]any{"success": true, "message": "Configuration reloaded: flush_size=5000"}},
 	{"dbmazz.CdcControlService/ReloadConfig", `{"tables": ["mark", "item"]}`, 1, nil, map[string]any{"success": true}},
-	{"dbmazz.CdcControlService/StartSnapshot", "{}", 1, []string{"message"}, map[string]any{"success": false}},
+	{"dbmazz.CdcControlService/StartSnapshot", "{}", 1, []string{"message"}, map[string]any{"success": true, "message": "Snapshot started"}},
+	{"dbmazz.CdcControlService/PauseSnapshot", "{}", 1, nil, map[string]any{"success": true, "message": "Snapshot paused"}},
+	{"dbmazz.CdcControlService/ResumeSnapshot", "{}", 1, nil, map[string]any{"success": true, "message": "Snapshot resumed"}},
 	{"dbmazz.CdcControlService/DrainAndStop", "{}", 1, nil, map[string]any{"success": true, "message": "CDC is draining and will stop"}},
 }
 

@@ -184,22 +184,45 @@ func TestFullStreamHoldsCaptureBackAndLosesNothing(t *testing.T) {
 	}
 }
 
+// slowEnv sets for how many seconds TestSlowSinkIsCaughtUpWith has the slow sink. With
+// more than a few the stream meets its limit, and the log of the server grows.
+const slowEnv = "DBMAZZ_E2E_SLOW_SECONDS"
+
 // TestSlowSinkIsCaughtUpWith after a while in which it takes less than the source makes.
 func TestSlowSinkIsCaughtUpWith(t *testing.T) {
 	t.Parallel()
 	r := setup(t, loadDDL, loadTables...)
-	_, apply := r.onSocket().both()
+	seconds, delay, pause := number(t, slowEnv, 0), 700*time.Millisecond, time.Millisecond
+	if seconds > 0 {
+		r.set("BUS_MAX_BYTES", "64MiB").set("BUS_RETENTION", "0")
+		delay, pause = time.Minute, 20*time.Millisecond
+	}
+	capture, apply := r.onSocket().both()
 	pid := r.walsender()
-	r.script(starrockstest.Fault{Kind: starrockstest.FaultSlow, Count: -1, Delay: starrockstest.Duration(700 * time.Millisecond)})
-	l := r.load(random(t), time.Millisecond)
+	r.script(starrockstest.Fault{Kind: starrockstest.FaultSlow, Count: -1, Delay: starrockstest.Duration(delay)})
+	l := r.load(random(t), pause)
 	l.more(300)
+	for began := time.Now(); time.Since(began) < time.Duration(seconds)*time.Second; time.Sleep(20 * time.Second) {
+		queue, sample := capture.look().GetQueue(), apply.sample()
+		if now := r.walsender(); now != pid || queue.GetBytes() > 64<<20 {
+			t.Fatalf("the walsender was %d and is %d; the queue: %s", pid, now, queue)
+		}
+		t.Logf("%s: %d transactions, %d confirmed; lag %d ms, %d rows, %d MiB of log; peaks %d and %d MiB; capture: %s",
+			time.Since(began).Round(time.Second), l.count(), r.confirmedIsApplied(l), sample.GetReplicationLagMs(), sample.GetLagEvents(),
+			sample.GetLagBytes()>>20, capture.rssPeak()>>20, apply.rssPeak()>>20, apply.stage("capture").GetDetail())
+	}
 	sample := apply.sample()
 	t.Logf("%d transactions; lag %d ms, %d rows", l.count(), sample.GetReplicationLagMs(), sample.GetLagEvents())
 	r.confirmedIsApplied(l)
 	r.sink.ClearFaults()
 	l.more(50)
 	l.stop()
+	began, goal := time.Now(), r.mark()
+	eventuallyWithin(t, time.Minute+time.Duration(seconds)*time.Second, "everything committed is confirmed", func() (bool, string) {
+		return r.confirmed() >= goal, apply.check().String()
+	})
 	r.same(apply, loadTables...)
+	t.Logf("caught up %d transactions after %s; peaks %d and %d MiB", l.count(), time.Since(began).Round(time.Millisecond), capture.rssPeak()>>20, apply.rssPeak()>>20)
 	if now := r.walsender(); now != pid {
 		t.Errorf("the walsender was %d and is %d", pid, now)
 	}

@@ -113,7 +113,7 @@ func (l *load) transaction(ctx context.Context, conn *pgx.Conn) error {
 		statements = append(statements, l.operation(&ids))
 	}
 	if l.random.IntN(5) == 0 {
-		statements = append(statements, "SAVEPOINT s", "DELETE FROM orders", "INSERT INTO ledger VALUES (-1, 'never')", "ROLLBACK TO s")
+		statements = append(statements, "SAVEPOINT s", "DELETE FROM orders WHERE id IN (SELECT id FROM orders LIMIT 50)", "INSERT INTO ledger VALUES (-1, 'never')", "ROLLBACK TO s")
 	}
 	statements = append(statements, "COMMIT", "SELECT pg_current_wal_insert_lsn()::text")
 	results, err := conn.PgConn().Exec(ctx, strings.Join(statements, ";")).ReadAll()

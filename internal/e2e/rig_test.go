@@ -121,6 +121,7 @@ func (r *rig) start() *service {
 	r.t.Helper()
 	s := r.up()
 	s.serving()
+	s.copied()
 	return s
 }
 

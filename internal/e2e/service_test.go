@@ -256,6 +256,15 @@ func (s *service) serving() {
 	})
 }
 
+// copied waits until no existing rows are being copied.
+func (s *service) copied() {
+	s.t.Helper()
+	eventually(s.t, "existing rows are copied", func() (bool, string) {
+		now := s.look()
+		return !now.GetSnapshotActive(), now.String()
+	})
+}
+
 // complains waits until Check says NOT_SERVING with every text in its error, and the
 // log has them as well.
 func (s *service) complains(texts ...string) {
