@@ -202,7 +202,9 @@ func TestSlowSinkIsCaughtUpWith(t *testing.T) {
 	r.script(starrockstest.Fault{Kind: starrockstest.FaultSlow, Count: -1, Delay: starrockstest.Duration(delay)})
 	l := r.load(random(t), pause)
 	l.more(300)
-	for began := time.Now(); time.Since(began) < time.Duration(seconds)*time.Second; time.Sleep(20 * time.Second) {
+	look := time.NewTicker(20 * time.Second)
+	defer look.Stop()
+	for began := time.Now(); time.Since(began) < time.Duration(seconds)*time.Second; <-look.C {
 		queue, sample := capture.look().GetQueue(), apply.sample()
 		if now := r.walsender(); now != pid || queue.GetBytes() > 64<<20 {
 			t.Fatalf("the walsender was %d and is %d; the queue: %s", pid, now, queue)
