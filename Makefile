@@ -11,6 +11,9 @@ CI_CHANGES  ?= 20000
 DEMOFLAGS   := $(if $(CHANGES),--changes=$(CHANGES)) $(if $(DIR),--dir=$(DIR)) $(if $(KEEP),--keep) \
                $(if $(SEED),--seed=$(SEED)) $(if $(KILL),--kill=$(KILL)) $(if $(SINK_DOWN),--sink-down=$(SINK_DOWN)) $(if $(HARD),--hard) $(ARGS)
 
+BENCHFLAGS  ?= $(if $(FULL),-full) $(if $(PARTS),-parts=$(PARTS)) $(if $(WORKLOADS),-workloads=$(WORKLOADS)) $(if $(ROWS),-rows=$(ROWS)) \
+               $(if $(PAIRS),-pairs=$(PAIRS)) $(if $(JSON),-json=$(JSON)) $(ARGS)
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
@@ -60,8 +63,16 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s); MATCH chooses some.
 	@$(TOOLBOX) fuzz --time=$(FUZZTIME) --match='$(MATCH)'
 
 .PHONY: bench
-bench: setup ## Run the benchmarks.
-	go test -run='^$$' -bench=. -benchmem -timeout=60m $(PACKAGES)
+bench: setup-postgres ## Measure the whole pipeline beside pg_recvlogical, 3 minutes; FULL=1 (20 minutes), PARTS, WORKLOADS, ROWS, PAIRS, JSON=file.
+	go run ./internal/bench $(BENCHFLAGS)
+
+.PHONY: bench-check
+bench-check: setup-postgres ## Fail if a ratio of the quick benchmark has dropped below the recorded one by more than the noise.
+	go run ./internal/bench $(BENCHFLAGS) -parts=throughput -check=internal/bench/recorded.json
+
+.PHONY: microbench
+microbench: setup ## Run the benchmarks of single functions; MATCH chooses some.
+	go test -run='^$$' -bench='$(or $(MATCH),.)' -benchmem -timeout=60m $(PACKAGES)
 
 .PHONY: demo
 demo: setup-postgres ## Run the whole pipeline on throw-away servers; CHANGES=N DIR=path KEEP=1 SEED=n KILL=n SINK_DOWN=90s HARD=1.

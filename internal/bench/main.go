@@ -1,0 +1,161 @@
+// Command bench measures what dbmazz costs and how fast it is, on throw-away servers: a real PostgreSQL, dbmazz as the
+// real binary in processes of its own, and a sink that parses, counts and checks every row. Machines differ and are
+// busy with other things, so what counts are ratios between runs that follow each other.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	full      bool
+	parts     string
+	workloads string
+	rows      int
+	pairs     int
+	rates     []int
+	lasting   time.Duration
+	backlog   int
+	copied    int
+	pipelines int
+	tables    int
+	dir       string
+	json      string
+	markdown  string
+	check     string
+	env       []string
+}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if len(args) > 0 && args[0] == bareCommand {
+		if err := bare(ctx, args[1:], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+			return 1
+		}
+		return 0
+	}
+	o, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		return 2
+	}
+	if err := newBench(o).run(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// The sizes of a run that takes about three minutes, and of one that takes about twenty.
+var (
+	quick = options{rows: 100_000, pairs: 1, lasting: 6 * time.Second, backlog: 300_000, copied: 300_000, pipelines: 4, tables: 100}
+	full  = options{rows: 300_000, pairs: 5, lasting: 20 * time.Second, backlog: 3_000_000, copied: 2_000_000, pipelines: 40, tables: 1000}
+)
+
+// quickWorkloads are those of a short run.
+const quickWorkloads = "insert-1,insert-100,update,delete"
+
+func parse(args []string) (options, error) {
+	var o options
+	var rates, env string
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.BoolVar(&o.full, "full", false, "the long run: all workloads, five pairs, larger sizes")
+	flags.StringVar(&o.parts, "parts", strings.Join(allParts(), ","), "what to measure")
+	flags.StringVar(&o.workloads, "workloads", "", "workloads of the throughput part (default "+quickWorkloads+"; with -full, or for \"all\", all of "+strings.Join(workloadNames(), ",")+")")
+	flags.IntVar(&o.rows, "rows", 0, "row changes of a workload")
+	flags.IntVar(&o.pairs, "pairs", 0, "how often each workload is measured; medians are shown")
+	flags.StringVar(&rates, "rates", "1000,10000,50000", "rows per second of the latency part")
+	flags.DurationVar(&o.lasting, "lasting", 0, "how long each rate is kept")
+	flags.IntVar(&o.backlog, "backlog", 0, "rows of the backlog part")
+	flags.IntVar(&o.copied, "copied", 0, "rows of the snapshot part")
+	flags.IntVar(&o.pipelines, "pipelines", 0, "processes of the pipelines part")
+	flags.IntVar(&o.tables, "tables", 0, "tables of the tables part")
+	flags.StringVar(&o.dir, "dir", "", "folder for data and logs, kept afterwards (default a temporary folder)")
+	flags.StringVar(&o.json, "json", "", "file that gets the figures")
+	flags.StringVar(&o.markdown, "markdown", "", "file that gets the tables")
+	flags.StringVar(&o.check, "check", "", "file with recorded figures: fail if a ratio has dropped below them by more than the noise that is stated there")
+	flags.StringVar(&env, "env", "", "more variables for dbmazz, as NAME=VALUE, separated by blanks")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q; see -help", flags.Arg(0))
+	}
+	o.env = strings.Fields(env)
+	for text := range strings.SplitSeq(rates, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1_000_000 {
+			return o, fmt.Errorf("-rates %q: want numbers from 1 to 1000000, separated by commas", rates)
+		}
+		o.rates = append(o.rates, n)
+	}
+	return o, o.complete()
+}
+
+// complete fills in what was not given, and checks the rest.
+func (o *options) complete() error {
+	sizes := quick
+	if o.full {
+		sizes = full
+	}
+	for _, f := range []struct {
+		name     string
+		value    *int
+		fallback int
+		least    int
+	}{
+		{"rows", &o.rows, sizes.rows, 1000},
+		{"pairs", &o.pairs, sizes.pairs, 1},
+		{"backlog", &o.backlog, sizes.backlog, 1000},
+		{"copied", &o.copied, sizes.copied, 1000},
+		{"pipelines", &o.pipelines, sizes.pipelines, 1},
+		{"tables", &o.tables, sizes.tables, 1},
+	} {
+		if *f.value == 0 {
+			*f.value = f.fallback
+		}
+		if *f.value < f.least {
+			return fmt.Errorf("-%s %d: want at least %d", f.name, *f.value, f.least)
+		}
+	}
+	if o.lasting == 0 {
+		o.lasting = sizes.lasting
+	}
+	if o.lasting < 2*time.Second {
+		return fmt.Errorf("-lasting %s: want at least 2s", o.lasting)
+	}
+	if o.workloads == "" && !o.full {
+		o.workloads = quickWorkloads
+	}
+	if o.workloads == "" || o.workloads == "all" {
+		o.workloads = strings.Join(workloadNames(), ",")
+	}
+	for name := range strings.SplitSeq(o.workloads, ",") {
+		if _, ok := workloadNamed(name); !ok {
+			return fmt.Errorf("-workloads: there is no %q; want some of %s", name, strings.Join(workloadNames(), ", "))
+		}
+	}
+	for name := range strings.SplitSeq(o.parts, ",") {
+		if !isPart(name) {
+			return fmt.Errorf("-parts: there is no %q; want some of %s", name, strings.Join(allParts(), ", "))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package main
+
+import (
+	"io"
+	"net"
+)
+
+func coalescing(conn net.Conn) (io.Reader, error) { return conn, nil }
