@@ -20,6 +20,14 @@ const (
 	FlushIntervalMax = time.Hour
 )
 
+// Bounds of the settings of the copy of existing rows, those of SNAPSHOT_WORKERS,
+// SNAPSHOT_CHUNK_ROWS and SNAPSHOT_RATE.
+const (
+	SnapshotWorkersMax   = 64
+	SnapshotChunkRowsMax = 10_000_000
+	SnapshotRateMax      = 100_000_000
+)
+
 // controlTimeout bounds a control call whose caller set no bound.
 const controlTimeout = time.Minute
 
@@ -50,20 +58,32 @@ func (c *controlService) Stop(ctx context.Context, _ *pb.StopRequest) (*pb.Contr
 
 // ReloadConfig changes settings.
 func (c *controlService) ReloadConfig(ctx context.Context, req *pb.ReloadConfigRequest) (*pb.ControlResponse, error) {
-	if req.GetFlushSize() == 0 && req.GetFlushIntervalMs() == 0 && len(req.GetTables()) == 0 {
-		return refused("No configuration changes provided (use 0 to keep current values)"), nil
+	for _, field := range []struct {
+		name       string
+		value, max uint64
+	}{
+		{"flush_size", req.GetFlushSize(), FlushSizeMax},
+		{"flush_interval_ms", req.GetFlushIntervalMs(), uint64(FlushIntervalMax.Milliseconds())},
+		{"snapshot_workers", uint64(req.GetSnapshotWorkers()), SnapshotWorkersMax},
+		{"snapshot_chunk_rows", req.GetSnapshotChunkRows(), SnapshotChunkRowsMax},
+	} {
+		if field.value > field.max {
+			return nil, status.Errorf(codes.InvalidArgument, "%s must be 1 to %d, or 0 to keep the current value", field.name, field.max)
+		}
 	}
-	if req.GetFlushSize() > FlushSizeMax {
-		return nil, status.Errorf(codes.InvalidArgument, "flush_size must be 1 to %d, or 0 to keep the current value", FlushSizeMax)
-	}
-	if req.GetFlushIntervalMs() > uint64(FlushIntervalMax.Milliseconds()) {
-		return nil, status.Errorf(codes.InvalidArgument,
-			"flush_interval_ms must be 1 to %d, or 0 to keep the current value", FlushIntervalMax.Milliseconds())
+	if req.GetSnapshotRate() > SnapshotRateMax {
+		return nil, status.Errorf(codes.InvalidArgument, "snapshot_rate must be 1 to %d, or 0 for no bound", SnapshotRateMax)
 	}
 	change := Reload{
-		FlushSize:     req.GetFlushSize(),
-		FlushInterval: time.Duration(req.GetFlushIntervalMs()) * time.Millisecond, //nolint:gosec // Bounded above.
-		Tables:        req.GetTables(),
+		FlushSize:         req.GetFlushSize(),
+		FlushInterval:     time.Duration(req.GetFlushIntervalMs()) * time.Millisecond, //nolint:gosec // Bounded above.
+		Tables:            req.GetTables(),
+		SnapshotWorkers:   req.GetSnapshotWorkers(),
+		SnapshotChunkRows: req.GetSnapshotChunkRows(),
+		SnapshotRate:      req.SnapshotRate,
+	}
+	if change.FlushSize == 0 && change.FlushInterval == 0 && len(change.Tables) == 0 && !change.Snapshot() {
+		return refused("No configuration changes provided (use 0 to keep current values)"), nil
 	}
 	bound, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
@@ -89,6 +109,15 @@ func reloadMessage(change Reload, settings Settings) string {
 			quoted[i] = fmt.Sprintf("%q", table)
 		}
 		parts = append(parts, "tables=["+strings.Join(quoted, ", ")+"]")
+	}
+	if change.SnapshotWorkers != 0 {
+		parts = append(parts, fmt.Sprintf("snapshot_workers=%d", settings.SnapshotWorkers))
+	}
+	if change.SnapshotChunkRows != 0 {
+		parts = append(parts, fmt.Sprintf("snapshot_chunk_rows=%d", settings.SnapshotChunkRows))
+	}
+	if change.SnapshotRate != nil {
+		parts = append(parts, fmt.Sprintf("snapshot_rate=%d", settings.SnapshotRate))
 	}
 	return "Configuration reloaded: " + strings.Join(parts, ", ")
 }

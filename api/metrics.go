@@ -76,5 +76,7 @@ func metricsProto(s *sample, r rates) *pb.MetricsResponse {
 		RssBytes:                  s.rss,
 		TransactionsCapturedTotal: total.TransactionsCaptured,
 		DeadLetters:               st.DeadLetters,
+		SnapshotRowsTotal:         st.Snapshot.sums().rows,
+		SnapshotRowsPerSecond:     r.rowsCopied,
 	}
 }

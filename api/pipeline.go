@@ -85,6 +85,7 @@ const (
 	DetailSetupFailed          = "Setup failed"
 	DetailReplicating          = "Replicating"
 	DetailCopying              = "Copying existing rows while changes flow"
+	DetailCopyPaused           = "Replicating; the copy of existing rows is paused"
 )
 
 // WorkState is what one of the two stages does.
@@ -188,20 +189,67 @@ type Counters struct {
 
 // Snapshot is the copy of existing rows.
 type Snapshot struct {
-	Active      bool
-	Paused      bool
-	ChunksTotal uint64
-	ChunksDone  uint64
-	Rows        uint64
-	Tables      []TableSnapshot
+	Active bool
+	Paused bool
+	// Detail is what the copy waits for, empty when it does not.
+	Detail string
+	Tables []TableSnapshot
 }
 
 // TableSnapshot is the copy of one table.
 type TableSnapshot struct {
-	Table       string
+	Table string
+	// State is "none", "waiting", "copying", "done" or "failed".
+	State       string
 	ChunksTotal uint64
 	ChunksDone  uint64
 	Rows        uint64
+	// RowsEstimated is by the server's statistics, at least Rows.
+	RowsEstimated uint64
+	Bytes         uint64
+	RowsPerSecond float64
+	// Waiting is what the copy waits for, Error that of the last attempt.
+	Waiting string
+	Error   string
+	Started time.Time
+	// Finished is zero until all is in the queue.
+	Finished time.Time
+}
+
+// left is how long the copy of the table takes at the present speed, zero if that is not
+// known or nothing is left.
+func (t *TableSnapshot) left() time.Duration {
+	if t.RowsPerSecond <= 0 || t.RowsEstimated <= t.Rows {
+		return 0
+	}
+	return time.Duration(float64(t.RowsEstimated-t.Rows) / t.RowsPerSecond * float64(time.Second))
+}
+
+// sums adds up what the tables have.
+type sums struct {
+	rows, rowsEstimated, bytes, chunks, chunksTotal uint64
+	rowsPerSecond                                   float64
+	left                                            time.Duration
+}
+
+func (s *Snapshot) sums() (sum sums) {
+	var missing uint64
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		sum.rows += t.Rows
+		sum.rowsEstimated += t.RowsEstimated
+		sum.bytes += t.Bytes
+		sum.chunks += t.ChunksDone
+		sum.chunksTotal += t.ChunksTotal
+		if t.Finished.IsZero() {
+			sum.rowsPerSecond += t.RowsPerSecond
+			missing += t.RowsEstimated - min(t.Rows, t.RowsEstimated)
+		}
+	}
+	if s.Active && sum.rowsPerSecond > 0 {
+		sum.left = time.Duration(float64(missing) / sum.rowsPerSecond * float64(time.Second))
+	}
+	return sum
 }
 
 // Settings are the settings in force that Reload can change.
@@ -211,6 +259,12 @@ type Settings struct {
 	FlushInterval time.Duration
 	// Tables are the replicated tables as schema.table, quoted where SQL needs it.
 	Tables []string
+	// SnapshotWorkers is how many tables are copied at a time, SnapshotChunkRows how
+	// many rows one query copies, SnapshotRate the rows per second at most, zero for
+	// no bound.
+	SnapshotWorkers   uint32
+	SnapshotChunkRows uint64
+	SnapshotRate      uint64
 }
 
 // Status is one consistent picture of the pipeline.
@@ -302,6 +356,16 @@ type Reload struct {
 	FlushInterval time.Duration
 	// Tables is the complete new list, written as in TABLES.
 	Tables []string
+	// The settings of the copy of existing rows; nil rate keeps what is, zero is no
+	// bound.
+	SnapshotWorkers   uint32
+	SnapshotChunkRows uint64
+	SnapshotRate      *uint64
+}
+
+// Snapshot tells whether a setting of the copy of existing rows is to change.
+func (r *Reload) Snapshot() bool {
+	return r.SnapshotWorkers > 0 || r.SnapshotChunkRows > 0 || r.SnapshotRate != nil
 }
 
 // StateError refuses a control call that the present state does not allow.

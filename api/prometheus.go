@@ -38,6 +38,16 @@ const (
 	MetricFlushSize         = "dbmazz_flush_size_rows"
 	MetricFlushInterval     = "dbmazz_flush_interval_seconds"
 	MetricBuildInfo         = "dbmazz_build_info"
+
+	MetricSnapshotActive             = "dbmazz_snapshot_active"
+	MetricSnapshotPaused             = "dbmazz_snapshot_paused"
+	MetricSnapshotRowsPerSecond      = "dbmazz_snapshot_rows_per_second"
+	MetricSnapshotTimeLeft           = "dbmazz_snapshot_time_left_seconds"
+	MetricSnapshotTableRows          = "dbmazz_snapshot_table_rows"
+	MetricSnapshotTableRowsEstimated = "dbmazz_snapshot_table_rows_estimated"
+	MetricSnapshotTableBytes         = "dbmazz_snapshot_table_bytes"
+	MetricSnapshotTableChunks        = "dbmazz_snapshot_table_chunks"
+	MetricSnapshotTableState         = "dbmazz_snapshot_table_state"
 )
 
 // series is a metric without labels.
@@ -95,6 +105,12 @@ var allSeries = []series{
 		func(st *Status) float64 { return max(0, st.Queue.OldestAge.Seconds()) }),
 	gauge(MetricDeadLetters, "Rows that were set aside because the sink could not take them.",
 		func(st *Status) float64 { return float64(st.DeadLetters) }),
+	gauge(MetricSnapshotActive, "1 while existing rows are being copied.", func(st *Status) float64 { return truth(st.Snapshot.Active) }),
+	gauge(MetricSnapshotPaused, "1 while the copy of existing rows is paused.", func(st *Status) float64 { return truth(st.Snapshot.Paused) }),
+	gauge(MetricSnapshotRowsPerSecond, "Existing rows copied per second by the tables that are being copied.",
+		func(st *Status) float64 { return st.Snapshot.sums().rowsPerSecond }),
+	gauge(MetricSnapshotTimeLeft, "Time that the copy of existing rows takes at the present speed, 0 when that is not known.",
+		func(st *Status) float64 { return st.Snapshot.sums().left.Seconds() }),
 	gauge(MetricReady, "1 when both stages run.", func(st *Status) float64 { return truth(st.Ready()) }),
 	gauge(MetricMemoryLimit, "Memory that the process may use, 0 when no limit is set.",
 		func(st *Status) float64 { return float64(st.MemoryLimit) }),
@@ -121,6 +137,12 @@ var (
 		[]string{"stage"}, nil)
 	endToEndDesc = prometheus.NewDesc(MetricEndToEndLag,
 		"Time from commit at the source to commit at the sink over the last minute.", []string{"quantile"}, nil)
+	copyRowsDesc      = prometheus.NewDesc(MetricSnapshotTableRows, "Existing rows of the table that are copied.", []string{"table"}, nil)
+	copyEstimatedDesc = prometheus.NewDesc(MetricSnapshotTableRowsEstimated, "Rows of the table by the server's statistics.", []string{"table"}, nil)
+	copyBytesDesc     = prometheus.NewDesc(MetricSnapshotTableBytes, "Bytes of existing rows of the table that are copied.", []string{"table"}, nil)
+	copyChunksDesc    = prometheus.NewDesc(MetricSnapshotTableChunks, "Chunks of the table that are copied.", []string{"table"}, nil)
+	copyStateDesc     = prometheus.NewDesc(MetricSnapshotTableState, "1 for the state of the copy of the table.", []string{"table", "state"}, nil)
+
 	buildDesc = prometheus.NewDesc(MetricBuildInfo, "1 for the version that runs.", []string{"version"}, nil)
 )
 
@@ -143,7 +165,7 @@ func (*collector) Describe(out chan<- *prometheus.Desc) {
 	for i := range allSeries {
 		out <- allSeries[i].desc
 	}
-	for _, desc := range []*prometheus.Desc{stateDesc, stageStateDesc, restartsDesc, activityDesc, endToEndDesc, buildDesc} {
+	for _, desc := range []*prometheus.Desc{stateDesc, stageStateDesc, restartsDesc, activityDesc, endToEndDesc, copyRowsDesc, copyEstimatedDesc, copyBytesDesc, copyChunksDesc, copyStateDesc, buildDesc} {
 		out <- desc
 	}
 }
@@ -167,6 +189,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 		labelled(restartsDesc, prometheus.CounterValue, float64(work.Restarts), name)
 		labelled(activityDesc, prometheus.GaugeValue, float64(unixMilliseconds(work.LastActivity))/1000, name)
+	}
+	for i := range st.Snapshot.Tables {
+		t := &st.Snapshot.Tables[i]
+		labelled(copyRowsDesc, prometheus.GaugeValue, float64(t.Rows), t.Table)
+		labelled(copyEstimatedDesc, prometheus.GaugeValue, float64(t.RowsEstimated), t.Table)
+		labelled(copyBytesDesc, prometheus.GaugeValue, float64(t.Bytes), t.Table)
+		labelled(copyChunksDesc, prometheus.GaugeValue, float64(t.ChunksDone), t.Table)
+		labelled(copyStateDesc, prometheus.GaugeValue, 1, t.Table, t.State)
 	}
 	labelled(endToEndDesc, prometheus.GaugeValue, max(0, st.LagP50.Seconds()), "0.5")
 	labelled(endToEndDesc, prometheus.GaugeValue, max(0, st.LagP99.Seconds()), "0.99")

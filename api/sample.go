@@ -18,6 +18,7 @@ type sample struct {
 type rates struct {
 	rowsCaptured, rowsApplied   float64
 	bytesCaptured, bytesApplied float64
+	rowsCopied                  float64
 	cpuMillicores               float64
 }
 
@@ -39,6 +40,7 @@ func (s *sample) since(before *sample) rates {
 		rowsApplied:   per(now.RowsApplied, then.RowsApplied),
 		bytesCaptured: per(now.BytesCaptured, then.BytesCaptured),
 		bytesApplied:  per(now.BytesApplied, then.BytesApplied),
+		rowsCopied:    per(s.status.Snapshot.sums().rows, before.status.Snapshot.sums().rows),
 		cpuMillicores: max(0, (s.cpu-before.cpu).Seconds()) / seconds * 1000,
 	}
 }

@@ -15,6 +15,7 @@ type statusService struct {
 // GetStatus returns one picture of both stages.
 func (s *statusService) GetStatus(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
 	st := s.server.status(ctx)
+	copied := st.Snapshot.sums()
 	response := &pb.StatusResponse{
 		State:               stateProto(st.State),
 		CurrentLsn:          st.ReceivedLSN,
@@ -23,9 +24,9 @@ func (s *statusService) GetStatus(ctx context.Context, _ *pb.StatusRequest) (*pb
 		SlotName:            st.SlotName,
 		Tables:              st.Settings.Tables,
 		SnapshotActive:      st.Snapshot.Active,
-		SnapshotChunksTotal: st.Snapshot.ChunksTotal,
-		SnapshotChunksDone:  st.Snapshot.ChunksDone,
-		SnapshotRowsSynced:  st.Snapshot.Rows,
+		SnapshotChunksTotal: copied.chunksTotal,
+		SnapshotChunksDone:  copied.chunks,
+		SnapshotRowsSynced:  copied.rows,
 		SnapshotPaused:      st.Snapshot.Paused,
 		ServerLsn:           st.ServerLSN,
 		CapturedPosition:    st.CapturedPosition,
@@ -44,19 +45,31 @@ func (s *statusService) GetStatus(ctx context.Context, _ *pb.StatusRequest) (*pb
 		SourceType:          st.SourceType,
 		SinkType:            st.SinkType,
 		DeadLetters:         st.DeadLetters,
+
+		SnapshotDetail:        st.Snapshot.Detail,
+		SnapshotRowsEstimated: copied.rowsEstimated,
+		SnapshotBytes:         copied.bytes,
+		SnapshotRowsPerSecond: copied.rowsPerSecond,
+		SnapshotTimeLeftMs:    milliseconds(copied.left),
+		SnapshotWorkers:       st.Settings.SnapshotWorkers,
+		SnapshotChunkRows:     st.Settings.SnapshotChunkRows,
+		SnapshotRate:          st.Settings.SnapshotRate,
 	}
 	for _, process := range st.Processes {
 		response.Processes = append(response.Processes, processProto(process))
 	}
-	for _, table := range st.Snapshot.Tables {
-		response.TableProgress = append(response.TableProgress, &pb.TableSnapshotProgress{
-			TableName:   table.Table,
-			ChunksTotal: table.ChunksTotal,
-			ChunksDone:  table.ChunksDone,
-			RowsSynced:  table.Rows,
-		})
+	for i := range st.Snapshot.Tables {
+		response.TableProgress = append(response.TableProgress, tableProto(&st.Snapshot.Tables[i]))
 	}
 	return response, nil
+}
+
+func tableProto(t *TableSnapshot) *pb.TableSnapshotProgress {
+	return &pb.TableSnapshotProgress{
+		TableName: t.Table, ChunksTotal: t.ChunksTotal, ChunksDone: t.ChunksDone, RowsSynced: t.Rows,
+		State: t.State, RowsEstimated: t.RowsEstimated, Bytes: t.Bytes, RowsPerSecond: t.RowsPerSecond, TimeLeftMs: milliseconds(t.left()),
+		WaitingFor: t.Waiting, Error: t.Error, StartedAtUnixMs: unixMilliseconds(t.Started), FinishedAtUnixMs: unixMilliseconds(t.Finished),
+	}
 }
 
 func stateProto(state State) pb.StatusResponse_CdcState {

@@ -34,10 +34,19 @@ func full() api.Status {
 			BatchesApplied: 16, LoadsFailed: 17, LoadsRetried: 18,
 		},
 		Snapshot: api.Snapshot{
-			Active: true, Paused: true, ChunksTotal: 19, ChunksDone: 20, Rows: 21,
-			Tables: []api.TableSnapshot{{Table: "t", ChunksTotal: 22, ChunksDone: 23, Rows: 24}},
+			Active: true, Paused: true, Detail: "detail",
+			Tables: []api.TableSnapshot{
+				{
+					Table: "t", State: "copying", ChunksTotal: 22, ChunksDone: 20, Rows: 21, RowsEstimated: 61, Bytes: 24, RowsPerSecond: 20,
+					Waiting: "waiting", Error: "error", Started: at, Finished: at,
+				},
+				{Table: "u", State: "copying", RowsEstimated: 60, RowsPerSecond: 30},
+			},
 		},
-		Settings:    api.Settings{FlushSize: 25, FlushInterval: 26 * time.Millisecond, Tables: []string{"public.t"}},
+		Settings: api.Settings{
+			FlushSize: 25, FlushInterval: 26 * time.Millisecond, Tables: []string{"public.t"},
+			SnapshotWorkers: 33, SnapshotChunkRows: 34, SnapshotRate: 35,
+		},
 		ReceivedLSN: 1000, ConfirmedLSN: 300, ServerLSN: 5000, CapturedPosition: "c", AppliedPosition: "a",
 		Lag: 27 * time.Millisecond, LagP50: 28 * time.Millisecond, LagP99: 29 * time.Millisecond,
 		DeadLetters: 32,
@@ -79,7 +88,8 @@ func TestGetStatusFillsEveryField(t *testing.T) {
 	if got.GetState() != pb.StatusResponse_PAUSED || got.GetPendingEvents() != 9 || got.GetCurrentLsn() != 1000 ||
 		got.GetConfirmedLsn() != 300 || got.GetServerLsn() != 5000 || got.GetSlotName() != "slot" ||
 		got.GetSnapshotRowsSynced() != 21 || got.GetFlushIntervalMs() != 26 || got.GetQueue().GetOldestAgeMs() != 10 ||
-		got.GetPausedSinceUnixMs() != 1_700_000_000_000 {
+		got.GetPausedSinceUnixMs() != 1_700_000_000_000 || got.GetSnapshotTimeLeftMs() != 2000 || got.GetTableProgress()[0].GetTimeLeftMs() != 2000 ||
+		got.GetSnapshotRowsEstimated() != 121 || got.GetSnapshotRowsPerSecond() != 30 || got.GetSnapshotChunksTotal() != 22 {
 		t.Errorf("got %v", got)
 	}
 }

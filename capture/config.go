@@ -95,6 +95,10 @@ type Config struct {
 	// SnapshotWorkers, SnapshotChunkRows and SnapshotRate are the settings to begin
 	// with; see SnapshotSettings. Zero rate is no bound.
 	SnapshotWorkers, SnapshotChunkRows, SnapshotRate int
+	// SnapshotBacklog is how many bytes of copied rows may be in the stream that the
+	// sink has not applied; four chunks a worker come on top. It should be well below
+	// what the stream holds, so that rows wait and not changes. Defaults to 256 MiB.
+	SnapshotBacklog int
 	// SnapshotStore keeps the progress. Without it nothing can be copied.
 	SnapshotStore SnapshotStore
 	// Reached returns the last position that the sink may know of, in a batch that

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/dbmazz/dbmazz/bus/cdc"
 )
 
 // SnapshotMode says which existing rows are copied by themselves.
@@ -30,7 +28,8 @@ const (
 // SnapshotSettings are those that can change while rows are copied. Zero leaves a value
 // as it is.
 type SnapshotSettings struct {
-	// Workers is how many tables are copied at a time. Defaults to 2.
+	// Workers is how many tables are copied at a time. If it falls, those that are
+	// too many leave their tables after the next chunk. Defaults to 2.
 	Workers int
 	// ChunkRows is how many rows are read at a time; fewer if they are large, so
 	// that 16 MiB hold them. Defaults to 50,000.
@@ -38,29 +37,6 @@ type SnapshotSettings struct {
 	// Rate bounds the rows per second of all tables together. Negative, and the
 	// default, is no bound.
 	Rate int
-}
-
-// SnapshotStatus is a moment of the copying of existing rows.
-type SnapshotStatus struct {
-	// Active tells that there is something to copy, Paused that it is to wait, Done
-	// that everything that was asked for is in the stream.
-	Active, Paused, Done bool
-	// Detail says what the copying waits for, empty if it does not.
-	Detail string
-	Tables []SnapshotTable
-}
-
-// SnapshotTable is the progress of one table. The estimates are those of the server's
-// statistics and may be far off.
-type SnapshotTable struct {
-	Table                       string
-	State                       CopyState
-	RowsDone, RowsEstimated     uint64
-	BytesDone                   uint64
-	ChunksDone, ChunksEstimated uint64
-	// Error is that of the last attempt, which is repeated.
-	Error             string
-	Started, Finished time.Time
 }
 
 // snapshots is what capture knows of the copying of existing rows.
@@ -73,7 +49,9 @@ type snapshots struct {
 	state    *snapshotState // nil until it is loaded, or if nothing was ever copied
 	revision uint64
 	settings SnapshotSettings
-	detail   string
+	due      time.Time // when the rate allows to read on
+	working  int       // tables that workers have
+	halted   bool
 }
 
 func newSnapshots(c *Capture) *snapshots {
@@ -87,14 +65,15 @@ func (c *Config) snapshotDefaults() {
 	c.Snapshot = cmp.Or(c.Snapshot, SnapshotNever)
 	c.SnapshotWorkers = cmp.Or(c.SnapshotWorkers, 2)
 	c.SnapshotChunkRows = cmp.Or(c.SnapshotChunkRows, 50_000)
+	c.SnapshotBacklog = cmp.Or(c.SnapshotBacklog, 256<<20)
 }
 
 func (c *Config) validateSnapshot() error {
 	switch {
 	case !slices.Contains([]SnapshotMode{SnapshotInitial, SnapshotNever, SnapshotOnly}, c.Snapshot):
 		return fmt.Errorf("snapshot %q: want initial, never or only", c.Snapshot)
-	case c.SnapshotWorkers < 1 || c.SnapshotChunkRows < 1:
-		return errors.New("snapshot workers and chunk rows must be positive")
+	case c.SnapshotWorkers < 1 || c.SnapshotChunkRows < 1 || c.SnapshotBacklog < 1:
+		return errors.New("snapshot workers, chunk rows and backlog must be positive")
 	case c.Snapshot != SnapshotNever && c.SnapshotStore == nil:
 		return errors.New("a snapshot needs a place to keep its state in")
 	}
@@ -205,56 +184,4 @@ func (n *snapshots) pause(ctx context.Context, on bool) error {
 		return errors.New("pause or resume the snapshot: there is none")
 	}
 	return n.update(ctx, func(s *snapshotState) { s.Paused = on })
-}
-
-// SetSnapshot changes settings from the next chunk on.
-func (c *Capture) SetSnapshot(s SnapshotSettings) {
-	n := c.snapshots
-	n.mu.Lock()
-	n.settings = SnapshotSettings{
-		Workers: cmp.Or(s.Workers, n.settings.Workers), ChunkRows: cmp.Or(s.ChunkRows, n.settings.ChunkRows), Rate: cmp.Or(s.Rate, n.settings.Rate),
-	}
-	n.mu.Unlock()
-	notify(n.wake)
-}
-
-// status describes the copying.
-func (n *snapshots) status() (s SnapshotStatus) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.state == nil {
-		return s
-	}
-	s.Paused, s.Detail, s.Done = n.state.Paused, n.detail, true
-	for _, t := range n.state.Tables {
-		m := t.last()
-		row := SnapshotTable{
-			Table: t.Table.String(), State: t.State, RowsDone: m.Rows, RowsEstimated: max(t.Estimate, m.Rows), BytesDone: m.Bytes,
-			ChunksDone: m.Chunks, ChunksEstimated: m.Chunks, Error: t.err, Started: t.Started, Finished: t.Finished,
-		}
-		if t.open() {
-			s.Active, s.Done = true, false
-			if left := row.RowsEstimated - m.Rows; left > 0 && !m.Ended {
-				per := uint64(n.settings.ChunkRows) //nolint:gosec // Positive.
-				if m.Chunks > 0 {
-					per = max(m.Rows/m.Chunks, 1)
-				}
-				row.ChunksEstimated += (left + per - 1) / per
-			}
-		}
-		s.Tables = append(s.Tables, row)
-	}
-	return s
-}
-
-func (n *snapshots) say(detail string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.detail = detail
-}
-
-// applied is how far the sink is.
-func (n *snapshots) applied() cdc.Position {
-	cp, _ := n.c.progress.Checkpoint()
-	return cp.Position
 }

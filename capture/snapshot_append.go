@@ -62,7 +62,12 @@ func (w *worker) readWhole(ctx context.Context) (err error) {
 		return err
 	}
 	r := &copyReader{c: c, columns: len(c.relation.columns), limit: pieceBytes}
-	r.flush = func() error { return w.writePiece(ctx, c) }
+	r.flush = func() error {
+		if err := w.writePiece(ctx, c); err != nil {
+			return err
+		}
+		return w.await(ctx, true)
+	}
 	if _, err = w.conn.PgConn().CopyTo(ctx, r, q.sql()); err == nil {
 		err = r.flush()
 	}
@@ -154,7 +159,7 @@ func (w *worker) seeAll(ctx context.Context, c *chunk) error {
 	w.d.mu.Lock()
 	mark := w.d.passed.mark()
 	w.d.mu.Unlock()
-	good, err := w.d.judge(ctx, w.conn, c.seen, mark)
+	good, err := w.d.judge(ctx, w, c.seen, mark)
 	if err != nil {
 		return err
 	}
@@ -214,22 +219,24 @@ func (w *worker) writePiece(ctx context.Context, c *chunk) error {
 		if err != nil {
 			return err
 		}
-		w.d.n.mu.Lock()
-		stop := w.d.n.state.find(w.t.Table) != w.t
-		w.d.n.mu.Unlock()
+		w.n.mu.Lock()
+		stop := w.unwanted()
+		w.n.mu.Unlock()
 		if stop {
 			return errCopyStop
 		}
 	}
 	rows, bytes := uint64(len(c.ends)), uint64(len(c.data))
 	c.data, c.ends = c.data[:0], c.ends[:0]
+	w.n.pay(int(rows)) //nolint:gosec // Of one piece.
+	applied := w.n.applied()
 	return w.d.do(ctx, func(context.Context) (bool, error) {
 		w.d.n.mu.Lock()
 		defer w.d.n.mu.Unlock()
 		c.at = w.d.s.out.Last()
-		m := &w.t.Marks[len(w.t.Marks)-1]
-		m.At, m.Rows, m.Bytes = c.at, m.Rows+rows, m.Bytes+bytes
-		m.Chunks++
+		m := w.t.last()
+		w.t.Marks = append(w.t.Marks, copyMark{At: c.at, Rows: m.Rows + rows, Bytes: m.Bytes + bytes, Chunks: m.Chunks + 1})
+		w.t.settle(applied)
 		return true, nil
 	})
 }

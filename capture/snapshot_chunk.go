@@ -16,6 +16,9 @@ import (
 // chunkBytes bounds a chunk in memory, besides one row.
 const chunkBytes = 16 << 20
 
+// chunkBytes is that bound where little may wait in the stream.
+func (w *worker) chunkBytes() int { return min(chunkBytes, w.c.cfg.SnapshotBacklog/4) }
+
 // errChunkFull ends the reading of a chunk. What was read until then is a chunk too.
 var errChunkFull = errors.New("the chunk is full")
 

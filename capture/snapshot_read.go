@@ -56,7 +56,7 @@ func (w *worker) begin(ctx context.Context, mark int) (*visibility, error) {
 		if err != nil {
 			return nil, err
 		}
-		good, err := w.d.judge(ctx, w.conn, seen, mark)
+		good, err := w.d.judge(ctx, w, seen, mark)
 		if err != nil || good {
 			return seen, err
 		}
@@ -104,7 +104,7 @@ func (w *worker) read(ctx context.Context, from copyMark, singles []*singleKey) 
 		return nil, err
 	}
 	w.size(c)
-	w.pay(len(c.ends))
+	w.n.pay(len(c.ends))
 	return c, nil
 }
 
@@ -120,7 +120,7 @@ func (w *worker) fill(ctx context.Context, c *chunk, mark int, from copyMark) (e
 	if q.singles = c.singles; q.singles == nil {
 		q.after = from.Key
 	}
-	r := &copyReader{c: c, columns: len(c.relation.columns), limit: chunkBytes}
+	r := &copyReader{c: c, columns: len(c.relation.columns), limit: w.chunkBytes()}
 	if _, err := w.conn.PgConn().CopyTo(ctx, r, q.sql()); err != nil && !c.full {
 		return fmt.Errorf("read %s: %w", w.t.Table, err)
 	}
@@ -172,14 +172,14 @@ func (w *worker) look(ctx context.Context) error {
 	}
 	holders, err := writers(ctx, w.conn, w.info.oid, nil)
 	for err == nil && len(holders) > 0 {
-		w.n.say("transactions that have changed " + w.t.Table.String() + " must end")
+		w.say("transactions that changed the table before it was captured must end")
 		if !sleep(ctx, pollEvery) {
 			return ctx.Err()
 		}
 		holders, err = writers(ctx, w.conn, w.info.oid, holders)
 	}
 	w.joined = err == nil
-	w.n.say("")
+	w.say("")
 	return err
 }
 

@@ -63,6 +63,11 @@ type tableCopy struct {
 
 	err   string
 	tries int
+	// waiting is what the copy waits for. from is when this process took it up, with
+	// fromRows done.
+	waiting  string
+	from     time.Time
+	fromRows uint64
 	// retry is when the copy is tried again after an error.
 	retry time.Time
 }

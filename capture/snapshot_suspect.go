@@ -87,7 +87,7 @@ func findSuspects(ctx context.Context, conn *pgx.Conn) (map[uint64]bool, error) 
 
 // judge reports whether a snapshot has every transaction that the reader passed before
 // the mark.
-func (d *desk) judge(ctx context.Context, conn *pgx.Conn, seen *visibility, mark int) (bool, error) {
+func (d *desk) judge(ctx context.Context, w *worker, seen *visibility, mark int) (bool, error) {
 	d.mu.Lock()
 	armed := d.armed
 	hidden := d.passed.hidden(seen, mark)
@@ -109,17 +109,17 @@ func (d *desk) judge(ctx context.Context, conn *pgx.Conn, seen *visibility, mark
 	case len(ask) == 0:
 		return true, nil
 	}
-	cleared, waiting, err := clearSuspects(ctx, conn, ask, time.Since(since) > suspectFor)
+	cleared, waiting, err := clearSuspects(ctx, w.conn, ask, time.Since(since) > suspectFor)
 	if err != nil {
 		return false, err
+	}
+	if waiting {
+		w.say("transactions that may be waiting for a synchronous standby must end: " + joinXIDs(ask))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, xid := range cleared {
 		delete(d.suspects.left, xid)
-	}
-	if waiting {
-		d.n.say("transactions that may be waiting for a synchronous standby must end: " + joinXIDs(ask))
 	}
 	return len(cleared) == len(ask), nil
 }

@@ -11,10 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// backlogBytes bounds the rows that are in the stream and not yet applied. The copying
-// waits for the sink beyond.
-const backlogBytes = 256 << 20
-
 // The pauses of the workers.
 const (
 	copyRetryMin = time.Second
@@ -53,6 +49,7 @@ func (d *desk) work(ctx context.Context) error {
 		return nil
 	}
 	var running sync.WaitGroup
+	defer d.n.rest()
 	defer running.Wait()
 	active := map[*tableCopy]bool{}
 	ended := make(chan *tableCopy)
@@ -92,11 +89,19 @@ func (d *desk) work(ctx context.Context) error {
 	}
 }
 
+// rest notes that nobody works any more.
+func (n *snapshots) rest() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.working = 0
+}
+
 // next returns a table whose turn it is, nil if there is none.
 func (n *snapshots) next(active map[*tableCopy]bool) *tableCopy {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.state == nil || n.state.Paused || len(active) >= n.settings.Workers {
+	n.working = len(active)
+	if n.state == nil || n.state.Paused || n.halted || len(active) >= n.settings.Workers {
 		return nil
 	}
 	busy := map[Table]bool{}
@@ -105,6 +110,7 @@ func (n *snapshots) next(active map[*tableCopy]bool) *tableCopy {
 	}
 	for _, t := range n.state.Tables {
 		if t.open() && !busy[t.Table] && !time.Now().Before(t.retry) {
+			n.working++
 			return t
 		}
 	}
@@ -115,8 +121,9 @@ func (n *snapshots) next(active map[*tableCopy]bool) *tableCopy {
 func (d *desk) copyTable(ctx context.Context, t *tableCopy) error {
 	if err := d.n.update(ctx, func(*snapshotState) {
 		t.State = CopyRunning
+		t.from, t.fromRows = time.Now(), t.last().Rows
 		if t.Started.IsZero() {
-			t.Started = time.Now()
+			t.Started = t.from
 		}
 	}); err != nil {
 		return err
@@ -128,6 +135,7 @@ func (d *desk) copyTable(ctx context.Context, t *tableCopy) error {
 		return ctx.Err()
 	}
 	return d.n.update(ctx, func(*snapshotState) {
+		t.waiting = ""
 		switch {
 		case err == nil && t.over():
 			t.State, t.Finished, t.err, t.tries = CopyDone, time.Now(), "", 0
@@ -159,7 +167,6 @@ type worker struct {
 	rows   int
 	tries  int
 	joined bool // transactions that were running when the table joined have ended
-	due    time.Time
 }
 
 // run copies chunk after chunk. While one is being written the next one is read.
@@ -179,7 +186,7 @@ func (w *worker) run(ctx context.Context) error {
 	var writing *written
 	from := w.t.last()
 	for {
-		err := w.await(ctx)
+		err := w.await(ctx, false)
 		var c *chunk
 		keys, over, again := w.left()
 		if writing != nil && writing.c.singles != nil {
@@ -226,7 +233,7 @@ func (w *worker) run(ctx context.Context) error {
 // runWhole copies a table without a key unless that is done.
 func (w *worker) runWhole(ctx context.Context) error {
 	if _, over, _ := w.left(); !over {
-		if err := w.await(ctx); err != nil {
+		if err := w.await(ctx, false); err != nil {
 			return err
 		}
 		if err := w.readWhole(ctx); err != nil {
@@ -317,56 +324,6 @@ func (w *worker) stored(ctx context.Context) error {
 	}
 }
 
-// await waits until the next chunk may be read: the copy is not paused, the sink keeps
-// up, and the rate allows it.
-func (w *worker) await(ctx context.Context) error {
-	for {
-		changed := w.c.progress.Changed()
-		applied := w.n.applied()
-		w.n.mu.Lock()
-		stop := w.n.state.Paused || w.n.state.find(w.t.Table) != w.t
-		var backlog uint64
-		for _, t := range w.n.state.Tables {
-			backlog += t.backlog(applied)
-		}
-		w.n.mu.Unlock()
-		wait := time.Until(w.due)
-		switch {
-		case stop:
-			return errCopyStop
-		case backlog > backlogBytes:
-			w.n.say("the sink has to catch up")
-			wait = time.Second
-		case wait <= 0:
-			w.n.say("")
-			return nil
-		}
-		timer := time.NewTimer(min(wait, time.Second))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-changed:
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
-}
-
-// pay puts the next chunk off as the rate demands.
-func (w *worker) pay(rows int) {
-	w.n.mu.Lock()
-	rate, workers := w.n.settings.Rate, w.n.settings.Workers
-	w.n.mu.Unlock()
-	if rate <= 0 {
-		return
-	}
-	if now := time.Now(); w.due.Before(now) {
-		w.due = now
-	}
-	w.due = w.due.Add(time.Duration(float64(rows) * float64(workers) / float64(rate) * float64(time.Second)))
-}
-
 // limit is how many rows the next chunk has.
 func (w *worker) limit() int {
 	w.n.mu.Lock()
@@ -389,7 +346,7 @@ func (w *worker) size(c *chunk) {
 	}
 	average := max(len(c.data)/len(c.ends), 1)
 	// Some room, since being cut off costs a connection.
-	w.rows = max(chunkBytes*3/4/average, 1)
+	w.rows = max(w.chunkBytes()*3/4/average, 1)
 }
 
 // flushWhile sees to it, until stop is called, that the reader gets to the end of the

@@ -23,6 +23,7 @@ const (
 	verbRelease   = "release"    // apply: go on after a hold
 	verbTables    = "tables"     // capture: which tables
 	verbSnapshot  = "snapshot"   // capture: copy existing rows
+	verbCopying   = "copying"    // capture: settings of the copy
 	verbHoldCopy  = "hold_copy"  // capture: hold the copy
 	verbGoOnCopy  = "go_on_copy" // capture: go on with the copy
 	verbDrain     = "drain"      // capture: see the drain through
@@ -92,7 +93,7 @@ func (p *pipeline) answer(ctx context.Context, s *stages, r request) error {
 		p.setState(api.StateStopped)
 		go p.leave(context.WithoutCancel(ctx), s)
 		return nil
-	case verbTables, verbDrain, verbSnapshot, verbHoldCopy, verbGoOnCopy:
+	case verbTables, verbDrain, verbSnapshot, verbCopying, verbHoldCopy, verbGoOnCopy:
 		if s.capture == nil || !s.capture.role.leads() {
 			return errStarting
 		}
@@ -101,6 +102,8 @@ func (p *pipeline) answer(ctx context.Context, s *stages, r request) error {
 			return s.capture.setTables(ctx, r.Reload.Tables)
 		case verbDrain:
 			return p.beginDrain(ctx, s)
+		case verbCopying:
+			return s.capture.reload(ctx, r.Reload)
 		}
 		return s.capture.snapshot(ctx, r)
 	}

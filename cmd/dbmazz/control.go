@@ -24,6 +24,10 @@ type desired struct {
 	FlushInterval *override[time.Duration] `json:"flush_interval,omitempty"`
 	Tables        *override[string]        `json:"tables,omitempty"`
 
+	SnapshotWorkers   *override[int] `json:"snapshot_workers,omitempty"`
+	SnapshotChunkRows *override[int] `json:"snapshot_chunk_rows,omitempty"`
+	SnapshotRate      *override[int] `json:"snapshot_rate,omitempty"`
+
 	// Holds are the tools that apply waits for, by instance, and until when at most.
 	Holds map[string]time.Time `json:"holds,omitempty"`
 }

@@ -67,6 +67,7 @@ func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
 	if p.parts&config.Capture != 0 {
 		s.capture = &captureStage{
 			role: p.role(b, roleCapture), env: p.env, log: p.log, bus: b, control: s.control, progress: s.progress,
+			drain: p.Drain,
 		}
 	}
 	if p.parts&config.Apply != 0 {
@@ -83,6 +84,9 @@ func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
 // follow makes what another process has changed hold here too.
 func (p *pipeline) follow(ctx context.Context, s *stages) error {
 	return s.control.follow(ctx, func(ctx context.Context) {
+		if s.capture != nil {
+			s.capture.enforce()
+		}
 		if s.apply != nil {
 			s.apply.enforce(ctx)
 		}
@@ -236,6 +240,9 @@ func (p *pipeline) drained(ctx context.Context, s *stages) error {
 	if work == nil {
 		return errStarting
 	}
+	if err := work.HaltSnapshot(ctx); err != nil {
+		return fmt.Errorf("end the copying of existing rows, which the next start goes on with: %w", err)
+	}
 	if err := work.Drain(ctx); err != nil {
 		return fmt.Errorf("capture what is committed: %w", err)
 	}
@@ -316,6 +323,12 @@ func (p *pipeline) Reload(ctx context.Context, r api.Reload) (api.Settings, erro
 			return api.Settings{}, err
 		}
 	}
+	if r.Snapshot() {
+		change := api.Reload{SnapshotWorkers: r.SnapshotWorkers, SnapshotChunkRows: r.SnapshotChunkRows, SnapshotRate: r.SnapshotRate}
+		if err := p.ask(ctx, s, roleCapture, request{Verb: verbCopying, Reload: change}); err != nil {
+			return api.Settings{}, err
+		}
+	}
 	if r.FlushSize > 0 || r.FlushInterval > 0 {
 		change := api.Reload{FlushSize: r.FlushSize, FlushInterval: r.FlushInterval}
 		if err := p.ask(ctx, s, roleApply, request{Verb: verbReload, Reload: change}); err != nil {
@@ -335,6 +348,7 @@ func (p *pipeline) settings(v view, r api.Reload) api.Settings {
 	if v.capture.known {
 		out.Tables = v.capture.Tables
 	}
+	p.copySettings(&out, v, r)
 	if r.FlushSize > 0 {
 		out.FlushSize = r.FlushSize
 	}
@@ -347,4 +361,22 @@ func (p *pipeline) settings(v view, r api.Reload) api.Settings {
 		}
 	}
 	return out
+}
+
+// copySettings adds those of the copy of existing rows.
+func (p *pipeline) copySettings(out *api.Settings, v view, r api.Reload) {
+	now := v.capture.Status.Snapshot.Settings
+	if now.Workers == 0 { // No capture has told.
+		now.Workers, now.ChunkRows, now.Rate = p.env.SnapshotWorkers, p.env.SnapshotChunkRows, p.env.SnapshotRate
+	}
+	out.SnapshotWorkers, out.SnapshotChunkRows, out.SnapshotRate = uint32(now.Workers), uint64(now.ChunkRows), uint64(now.Rate) //nolint:gosec // Not negative.
+	if r.SnapshotWorkers > 0 {
+		out.SnapshotWorkers = r.SnapshotWorkers
+	}
+	if r.SnapshotChunkRows > 0 {
+		out.SnapshotChunkRows = r.SnapshotChunkRows
+	}
+	if r.SnapshotRate != nil {
+		out.SnapshotRate = *r.SnapshotRate
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -26,22 +27,25 @@ func (s *snapshotCmd) Run(ctx context.Context, out *streams) error {
 	if err != nil {
 		return err
 	}
+	wanted, err := config.ParseTables(s.Tables...)
+	if err != nil {
+		return fmt.Errorf("--tables: %w", err)
+	}
 	conn, err := dial(c)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	ctx = withToken(ctx, c)
-	control := pb.NewCdcControlServiceClient(conn)
-	var answer *pb.ControlResponse
-	switch {
-	case s.Pause:
-		answer, err = control.PauseSnapshot(ctx, &pb.PauseSnapshotRequest{})
-	case s.Resume:
-		answer, err = control.ResumeSnapshot(ctx, &pb.ResumeSnapshotRequest{})
-	default:
-		answer, err = control.StartSnapshot(ctx, &pb.StartSnapshotRequest{Tables: s.Tables})
+	watch := &copyWatch{client: pb.NewCdcStatusServiceClient(conn), before: map[string]int64{}, said: map[string]string{}, out: out}
+	starts := !s.Pause && !s.Resume
+	if starts {
+		watch.tables = tableNames(wanted)
+		if err := watch.remember(ctx); err != nil {
+			return fmt.Errorf("ask %s: %w", c.GRPCAddr, err)
+		}
 	}
+	answer, err := s.call(ctx, pb.NewCdcControlServiceClient(conn))
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", c.GRPCAddr, err)
 	}
@@ -52,7 +56,17 @@ func (s *snapshotCmd) Run(ctx context.Context, out *streams) error {
 	if s.Pause || s.Detach {
 		return nil
 	}
-	return s.wait(ctx, pb.NewCdcStatusServiceClient(conn), out)
+	return watch.wait(ctx)
+}
+
+func (s *snapshotCmd) call(ctx context.Context, control pb.CdcControlServiceClient) (*pb.ControlResponse, error) {
+	switch {
+	case s.Pause:
+		return control.PauseSnapshot(ctx, &pb.PauseSnapshotRequest{})
+	case s.Resume:
+		return control.ResumeSnapshot(ctx, &pb.ResumeSnapshotRequest{})
+	}
+	return control.StartSnapshot(ctx, &pb.StartSnapshotRequest{Tables: s.Tables})
 }
 
 // withToken adds what every call must carry.
@@ -63,35 +77,111 @@ func withToken(ctx context.Context, c config.Config) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.GRPCToken.Reveal())
 }
 
+// copyWatch shows how far the copy of tables is.
+type copyWatch struct {
+	client pb.CdcStatusServiceClient
+	tables []string // empty means all
+	// before is when the copy of a table had ended before this one was asked for. The
+	// process that is asked may have heard of this one only later.
+	before map[string]int64
+	said   map[string]string // errors, by table
+	out    *streams
+}
+
+// remember notes when the last copies ended.
+func (w *copyWatch) remember(ctx context.Context) error {
+	now, err := w.client.GetStatus(ctx, &pb.StatusRequest{})
+	for _, t := range now.GetTableProgress() {
+		w.before[t.GetTableName()] = t.GetFinishedAtUnixMs()
+	}
+	if len(w.tables) == 0 {
+		w.tables = now.GetTables()
+	}
+	return err
+}
+
 // wait shows the progress until the copy is done or held.
-func (s *snapshotCmd) wait(ctx context.Context, client pb.CdcStatusServiceClient, out *streams) error {
-	began := time.Now()
+func (w *copyWatch) wait(ctx context.Context) error {
 	var status *pb.StatusResponse
-	bar := newBar(out.stderr, func() (float64, string) {
-		if next, err := client.GetStatus(ctx, &pb.StatusRequest{}); err == nil {
+	bar := newBar(w.out.stderr, func() (float64, string) {
+		if next, err := w.client.GetStatus(ctx, &pb.StatusRequest{}); err == nil {
 			status = next
 		}
-		total, done := max(status.GetSnapshotChunksTotal(), 1), status.GetSnapshotChunksDone()
-		rate := float64(status.GetSnapshotRowsSynced()) / max(time.Since(began).Seconds(), 0.001)
-		return min(1, float64(done)/float64(total)), fmt.Sprintf("%s rows, %s rows/s", grouped(status.GetSnapshotRowsSynced()), grouped(uint64(rate)))
+		p := w.progress(status)
+		return p.share(), p.text(status)
 	})
 	defer bar.stop()
-	for {
-		now, err := client.GetStatus(ctx, &pb.StatusRequest{})
-		switch {
-		case err != nil:
+	for began := time.Now(); ; {
+		now, err := w.client.GetStatus(ctx, &pb.StatusRequest{})
+		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("follow the copy: %w", err)
+		}
+		p := w.progress(now)
+		switch {
+		case ctx.Err() != nil:
+			return nil // The copy goes on without being watched.
 		case now.GetSnapshotPaused():
-			_, err := fmt.Fprintln(out.stdout, "the copy is held; dbmazz snapshot --resume goes on")
+			_, err := fmt.Fprintln(w.out.stdout, "the copy is held; dbmazz snapshot --resume goes on")
 			return err
-		case !now.GetSnapshotActive():
-			_, err := fmt.Fprintf(out.stdout, "copied %s rows of %d tables in %s\n",
-				grouped(now.GetSnapshotRowsSynced()), len(now.GetTableProgress()), time.Since(began).Round(time.Millisecond))
+		case p.done == p.tables && p.tables > 0:
+			_, err := fmt.Fprintf(w.out.stdout, "copied %s rows of %d tables in %s\n", grouped(p.rows), p.tables, time.Since(began).Round(time.Millisecond))
 			return err
 		}
+		w.complain(now)
 		pause(ctx, 500*time.Millisecond)
-		if ctx.Err() != nil {
-			return nil // The copy goes on without being watched.
+	}
+}
+
+// complain prints an error of a table once. The copy is tried again.
+func (w *copyWatch) complain(now *pb.StatusResponse) {
+	for _, t := range now.GetTableProgress() {
+		if problem := t.GetError(); problem != "" && problem != w.said[t.GetTableName()] {
+			w.said[t.GetTableName()] = problem
+			fmt.Fprintf(w.out.stderr, "\n%s is tried again: %s\n", t.GetTableName(), problem)
 		}
 	}
+}
+
+// copyProgress is how far the tables are that were asked for.
+type copyProgress struct {
+	tables, done int
+	rows, total  uint64
+	waiting      string
+}
+
+func (w *copyWatch) progress(now *pb.StatusResponse) (p copyProgress) {
+	for _, t := range now.GetTableProgress() {
+		if len(w.tables) > 0 && !slices.Contains(w.tables, t.GetTableName()) || t.GetState() == "none" {
+			continue
+		}
+		p.tables++
+		p.total += t.GetRowsEstimated()
+		switch {
+		case t.GetState() == "done" && t.GetFinishedAtUnixMs() == w.before[t.GetTableName()] && t.GetFinishedAtUnixMs() != 0:
+			// That was the copy before this one.
+			continue
+		case t.GetState() == "done":
+			p.done++
+		}
+		p.rows += t.GetRowsSynced()
+		if t.GetWaitingFor() != "" {
+			p.waiting = t.GetTableName() + " waits: " + t.GetWaitingFor()
+		}
+	}
+	return p
+}
+
+func (p *copyProgress) share() float64 {
+	if p.total == 0 {
+		return 0
+	}
+	return min(1, float64(p.rows)/float64(p.total))
+}
+
+func (p *copyProgress) text(now *pb.StatusResponse) string {
+	text := fmt.Sprintf("%s of about %s rows, %d of %d tables, %s rows/s", grouped(p.rows), grouped(p.total), p.done, p.tables, grouped(uint64(now.GetSnapshotRowsPerSecond())))
+	if p.waiting != "" {
+		text += "  " + p.waiting
+	}
+	return text
 }

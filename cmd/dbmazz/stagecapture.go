@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,11 +28,15 @@ type captureStage struct {
 	bus      *bus.Bus
 	control  *control
 	progress *progress
+	// drain is called once everything is copied that SNAPSHOT=only asks for.
+	drain func(context.Context) error
 
 	mu     sync.Mutex
 	work   *capture.Capture // nil while another process leads
 	stream *captureStream
 	tables []config.Table
+
+	enforcing sync.Mutex // keeps the order of what is enforced
 }
 
 // term captures while this process leads the stage: with the list of tables and the
@@ -62,7 +67,8 @@ func (s *captureStage) term(ctx context.Context) error {
 		Streaming: s.env.SourceStreaming, SpoolDir: spool, Heartbeat: s.env.SourceHeartbeat,
 		Snapshot: capture.SnapshotMode(s.env.Snapshot), SnapshotWorkers: s.env.SnapshotWorkers,
 		SnapshotChunkRows: s.env.SnapshotChunkRows, SnapshotRate: s.env.SnapshotRate,
-		SnapshotStore: bucket{s.bus, keyCopy}, Reached: bucket{s.bus, keyApply}.reached,
+		SnapshotBacklog: snapshotBacklog(s.env.BusMaxBytes),
+		SnapshotStore:   bucket{s.bus, keyCopy}, Reached: bucket{s.bus, keyApply}.reached,
 		Takeover: s.role.lease != nil, Fence: s.role.fence,
 	}, stream, s.progress)
 	if err != nil {
@@ -70,9 +76,13 @@ func (s *captureStage) term(ctx context.Context) error {
 	}
 	s.set(work, stream, tables)
 	defer s.set(nil, nil, nil)
+	s.enforce()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.bus.RunJanitor(ctx, func() uint64 { return s.acknowledged(ctx) }) })
 	group.Go(func() error { return work.Run(ctx) })
+	if s.env.Snapshot == config.SnapshotOnly {
+		group.Go(func() error { s.endCopied(ctx, work); return nil })
+	}
 	return group.Wait()
 }
 
@@ -193,6 +203,75 @@ func (s *captureStage) setTables(ctx context.Context, names []string) error {
 	}
 	s.set(work, stream, list)
 	return nil
+}
+
+// snapshotBacklog is how many bytes of existing rows may wait in a queue of that size. A
+// quarter leaves room for changes.
+func snapshotBacklog(queueBytes int64) int {
+	const most = 256 << 20
+	if queueBytes <= 0 {
+		return most
+	}
+	return int(min(most, max(queueBytes/4, 1)))
+}
+
+// enforce makes the settings of the copy of existing rows count, as they were last heard
+// of.
+func (s *captureStage) enforce() {
+	s.enforcing.Lock()
+	defer s.enforcing.Unlock()
+	work, _, _ := s.now()
+	if work == nil {
+		return
+	}
+	d := s.control.get()
+	rate := effective(d.SnapshotRate, s.env.SnapshotRate)
+	if rate == 0 {
+		rate = -1
+	}
+	work.SetSnapshot(capture.SnapshotSettings{
+		Workers: effective(d.SnapshotWorkers, s.env.SnapshotWorkers), ChunkRows: effective(d.SnapshotChunkRows, s.env.SnapshotChunkRows), Rate: rate,
+	})
+}
+
+// reload changes the settings of the copy of existing rows, durably.
+func (s *captureStage) reload(ctx context.Context, r api.Reload) error {
+	err := s.control.edit(ctx, func(d *desired) {
+		if r.SnapshotWorkers > 0 {
+			d.SnapshotWorkers = &override[int]{int(r.SnapshotWorkers), s.env.SnapshotWorkers}
+		}
+		if r.SnapshotChunkRows > 0 {
+			d.SnapshotChunkRows = &override[int]{int(r.SnapshotChunkRows), s.env.SnapshotChunkRows} //nolint:gosec // Bounded by the API.
+		}
+		if r.SnapshotRate != nil {
+			d.SnapshotRate = &override[int]{int(*r.SnapshotRate), s.env.SnapshotRate} //nolint:gosec // Bounded by the API.
+		}
+	})
+	if err != nil {
+		return err
+	}
+	s.enforce()
+	return nil
+}
+
+// endCopied drains the pipeline once all that there is to copy is in the queue, unless it
+// is paused. A process that is killed in between finds everything copied when it starts
+// again, and drains.
+func (s *captureStage) endCopied(ctx context.Context, work *capture.Capture) {
+	for ctx.Err() == nil {
+		pause(ctx, 100*time.Millisecond)
+		if now := work.Status(); now.State != capture.StateStreaming || !now.Snapshot.Done || s.control.get().Paused {
+			continue
+		}
+		err := s.drain(ctx)
+		if err == nil {
+			return
+		}
+		if _, other := errors.AsType[*api.StateError](err); !other {
+			s.log.WarnContext(ctx, "everything is copied, and the pipeline cannot be drained yet", "err", err)
+		}
+		pause(ctx, time.Second)
+	}
 }
 
 // snapshot does what is asked about the copy of existing rows.

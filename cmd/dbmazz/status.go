@@ -12,6 +12,7 @@ import (
 	"github.com/dbmazz/dbmazz/apply"
 	"github.com/dbmazz/dbmazz/bus"
 	"github.com/dbmazz/dbmazz/capture"
+	"github.com/dbmazz/dbmazz/internal/config"
 )
 
 // askTimeout bounds each question that the status asks outside the process.
@@ -266,20 +267,27 @@ func stage(s api.Status, v *view) (api.Stage, string) {
 	case !v.apply.known || !a.Ready:
 		return api.StageSetup, api.DetailConnectingSink
 	}
-	if s.Snapshot.Active {
-		return api.StageSnapshot, api.DetailCopying
+	switch {
+	case !s.Snapshot.Active:
+		return api.StageCDC, api.DetailReplicating
+	case s.Snapshot.Paused:
+		return api.StageSnapshot, api.DetailCopyPaused
+	case s.Snapshot.Detail != "":
+		return api.StageSnapshot, api.DetailCopying + "; waiting: " + s.Snapshot.Detail
 	}
-	return api.StageCDC, api.DetailReplicating
+	return api.StageSnapshot, api.DetailCopying
 }
 
-// copying sums up the copying of existing rows.
+// copying shows the copying of existing rows.
 func copying(s capture.SnapshotStatus) api.Snapshot {
-	out := api.Snapshot{Active: s.Active, Paused: s.Paused}
-	for _, t := range s.Tables {
-		out.Tables = append(out.Tables, api.TableSnapshot{Table: t.Table, ChunksTotal: t.ChunksEstimated, ChunksDone: t.ChunksDone, Rows: t.RowsDone})
-		out.ChunksTotal += t.ChunksEstimated
-		out.ChunksDone += t.ChunksDone
-		out.Rows += t.RowsDone
+	out := api.Snapshot{Active: s.Active, Paused: s.Paused, Detail: s.Detail}
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		out.Tables = append(out.Tables, api.TableSnapshot{
+			Table: config.Table{Schema: t.Table.Schema, Name: t.Table.Name}.String(), State: string(t.State), ChunksTotal: t.ChunksEstimated, ChunksDone: t.ChunksDone,
+			Rows: t.RowsDone, RowsEstimated: t.RowsEstimated, Bytes: t.BytesDone, RowsPerSecond: t.RowsPerSecond,
+			Waiting: t.Waiting, Error: t.Error, Started: t.Started, Finished: t.Finished,
+		})
 	}
 	return out
 }

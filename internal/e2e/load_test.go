@@ -53,9 +53,15 @@ type commitPoint struct {
 // the time between two transactions.
 func (r *rig) load(random *rand.Rand, pause time.Duration) *load {
 	r.t.Helper()
+	return r.loadOn(random, pause, nil)
+}
+
+// loadOn starts a load that works on these orders too.
+func (r *rig) loadOn(random *rand.Rand, pause time.Duration, ids []int64) *load {
+	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.t.Context())
 	l := &load{
-		t: r.t, random: rand.New(rand.NewPCG(random.Uint64(), random.Uint64())), pause: pause, cancel: cancel, done: make(chan struct{}),
+		t: r.t, random: rand.New(rand.NewPCG(random.Uint64(), random.Uint64())), pause: pause, cancel: cancel, done: make(chan struct{}), ids: ids,
 		dial: func(ctx context.Context) (*pgx.Conn, error) { return r.db.Server().Connect(ctx, r.db.Name()) },
 	}
 	go l.run(ctx)

@@ -259,7 +259,11 @@ func (s *service) serving() {
 // copied waits until no existing rows are being copied.
 func (s *service) copied() {
 	s.t.Helper()
+	s.serving() // Before, it need not know yet what there is to copy.
 	eventually(s.t, "existing rows are copied", func() (bool, string) {
+		if s.exited() {
+			s.t.Fatalf("dbmazz has exited: %v", s.err)
+		}
 		now := s.look()
 		return !now.GetSnapshotActive(), now.String()
 	})

@@ -571,7 +571,15 @@ type ReloadConfigRequest struct {
 	FlushIntervalMs uint64 `protobuf:"varint,2,opt,name=flush_interval_ms,json=flushIntervalMs,proto3" json:"flush_interval_ms,omitempty"`
 	// The complete new list of tables as in TABLES; empty keeps the present list.
 	// Tables not in it are removed from the publication.
-	Tables        []string `protobuf:"bytes,3,rep,name=tables,proto3" json:"tables,omitempty"`
+	Tables []string `protobuf:"bytes,3,rep,name=tables,proto3" json:"tables,omitempty"`
+	// Tables whose existing rows are copied at a time, 1 to 64; 0 keeps the present
+	// value.
+	SnapshotWorkers uint32 `protobuf:"varint,130,opt,name=snapshot_workers,json=snapshotWorkers,proto3" json:"snapshot_workers,omitempty"`
+	// Rows that one query copies, 1 to 10000000; 0 keeps the present value.
+	SnapshotChunkRows uint64 `protobuf:"varint,131,opt,name=snapshot_chunk_rows,json=snapshotChunkRows,proto3" json:"snapshot_chunk_rows,omitempty"`
+	// Rows per second that are copied at most, all tables together, up to 100000000.
+	// 0 means no bound; if it is not given the present value stays.
+	SnapshotRate  *uint64 `protobuf:"varint,132,opt,name=snapshot_rate,json=snapshotRate,proto3,oneof" json:"snapshot_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -625,6 +633,27 @@ func (x *ReloadConfigRequest) GetTables() []string {
 		return x.Tables
 	}
 	return nil
+}
+
+func (x *ReloadConfigRequest) GetSnapshotWorkers() uint32 {
+	if x != nil {
+		return x.SnapshotWorkers
+	}
+	return 0
+}
+
+func (x *ReloadConfigRequest) GetSnapshotChunkRows() uint64 {
+	if x != nil {
+		return x.SnapshotChunkRows
+	}
+	return 0
+}
+
+func (x *ReloadConfigRequest) GetSnapshotRate() uint64 {
+	if x != nil && x.SnapshotRate != nil {
+		return *x.SnapshotRate
+	}
+	return 0
 }
 
 // StartSnapshotRequest says which tables to copy.
@@ -902,7 +931,23 @@ type StatusResponse struct {
 	// The processes of the pipeline: the one that answers first, then the others.
 	Processes []*ProcessStatus `protobuf:"bytes,116,rep,name=processes,proto3" json:"processes,omitempty"`
 	// Rows that were set aside because the sink could not take them (dbmazz dlq).
-	DeadLetters   uint64 `protobuf:"varint,117,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	DeadLetters uint64 `protobuf:"varint,117,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// What the copy of existing rows waits for; empty when it does not.
+	SnapshotDetail string `protobuf:"bytes,130,opt,name=snapshot_detail,json=snapshotDetail,proto3" json:"snapshot_detail,omitempty"`
+	// Rows that the copy has to do, by the server's statistics.
+	SnapshotRowsEstimated uint64 `protobuf:"varint,131,opt,name=snapshot_rows_estimated,json=snapshotRowsEstimated,proto3" json:"snapshot_rows_estimated,omitempty"`
+	// Bytes copied.
+	SnapshotBytes uint64 `protobuf:"varint,132,opt,name=snapshot_bytes,json=snapshotBytes,proto3" json:"snapshot_bytes,omitempty"`
+	// Rows copied per second by the tables that are being copied.
+	SnapshotRowsPerSecond float64 `protobuf:"fixed64,133,opt,name=snapshot_rows_per_second,json=snapshotRowsPerSecond,proto3" json:"snapshot_rows_per_second,omitempty"`
+	// Time that is left at that speed, milliseconds; 0 = not known, or done.
+	SnapshotTimeLeftMs uint64 `protobuf:"varint,134,opt,name=snapshot_time_left_ms,json=snapshotTimeLeftMs,proto3" json:"snapshot_time_left_ms,omitempty"`
+	// Tables that are copied at a time, now in force.
+	SnapshotWorkers uint32 `protobuf:"varint,135,opt,name=snapshot_workers,json=snapshotWorkers,proto3" json:"snapshot_workers,omitempty"`
+	// Rows that one query copies, now in force.
+	SnapshotChunkRows uint64 `protobuf:"varint,136,opt,name=snapshot_chunk_rows,json=snapshotChunkRows,proto3" json:"snapshot_chunk_rows,omitempty"`
+	// Rows per second that are copied at most, now in force; 0 = no bound.
+	SnapshotRate  uint64 `protobuf:"varint,137,opt,name=snapshot_rate,json=snapshotRate,proto3" json:"snapshot_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1147,6 +1192,62 @@ func (x *StatusResponse) GetDeadLetters() uint64 {
 	return 0
 }
 
+func (x *StatusResponse) GetSnapshotDetail() string {
+	if x != nil {
+		return x.SnapshotDetail
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetSnapshotRowsEstimated() uint64 {
+	if x != nil {
+		return x.SnapshotRowsEstimated
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetSnapshotBytes() uint64 {
+	if x != nil {
+		return x.SnapshotBytes
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetSnapshotRowsPerSecond() float64 {
+	if x != nil {
+		return x.SnapshotRowsPerSecond
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetSnapshotTimeLeftMs() uint64 {
+	if x != nil {
+		return x.SnapshotTimeLeftMs
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetSnapshotWorkers() uint32 {
+	if x != nil {
+		return x.SnapshotWorkers
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetSnapshotChunkRows() uint64 {
+	if x != nil {
+		return x.SnapshotChunkRows
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetSnapshotRate() uint64 {
+	if x != nil {
+		return x.SnapshotRate
+	}
+	return 0
+}
+
 // ProcessStatus is one process of the pipeline.
 type ProcessStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1275,9 +1376,28 @@ type TableSnapshotProgress struct {
 	// Chunks that are done.
 	ChunksDone uint64 `protobuf:"varint,3,opt,name=chunks_done,json=chunksDone,proto3" json:"chunks_done,omitempty"`
 	// Rows copied.
-	RowsSynced    uint64 `protobuf:"varint,4,opt,name=rows_synced,json=rowsSynced,proto3" json:"rows_synced,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RowsSynced uint64 `protobuf:"varint,4,opt,name=rows_synced,json=rowsSynced,proto3" json:"rows_synced,omitempty"`
+	// "none" (existing rows are not copied), "waiting" for its turn, "copying", "done",
+	// or "failed", which is tried again.
+	State string `protobuf:"bytes,130,opt,name=state,proto3" json:"state,omitempty"`
+	// Rows that there are, by the server's statistics.
+	RowsEstimated uint64 `protobuf:"varint,131,opt,name=rows_estimated,json=rowsEstimated,proto3" json:"rows_estimated,omitempty"`
+	// Bytes copied.
+	Bytes uint64 `protobuf:"varint,132,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Rows copied per second, waiting included.
+	RowsPerSecond float64 `protobuf:"fixed64,133,opt,name=rows_per_second,json=rowsPerSecond,proto3" json:"rows_per_second,omitempty"`
+	// Time that is left at that speed, milliseconds; 0 = not known, or done.
+	TimeLeftMs uint64 `protobuf:"varint,134,opt,name=time_left_ms,json=timeLeftMs,proto3" json:"time_left_ms,omitempty"`
+	// What the copy of the table waits for; empty when it does not.
+	WaitingFor string `protobuf:"bytes,135,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	// Error of the last attempt and what to do; empty when there is none.
+	Error string `protobuf:"bytes,136,opt,name=error,proto3" json:"error,omitempty"`
+	// When the copy began, unix milliseconds; 0 = it has not.
+	StartedAtUnixMs int64 `protobuf:"varint,137,opt,name=started_at_unix_ms,json=startedAtUnixMs,proto3" json:"started_at_unix_ms,omitempty"`
+	// When the last row was in the queue, unix milliseconds; 0 = not yet.
+	FinishedAtUnixMs int64 `protobuf:"varint,138,opt,name=finished_at_unix_ms,json=finishedAtUnixMs,proto3" json:"finished_at_unix_ms,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *TableSnapshotProgress) Reset() {
@@ -1334,6 +1454,69 @@ func (x *TableSnapshotProgress) GetChunksDone() uint64 {
 func (x *TableSnapshotProgress) GetRowsSynced() uint64 {
 	if x != nil {
 		return x.RowsSynced
+	}
+	return 0
+}
+
+func (x *TableSnapshotProgress) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TableSnapshotProgress) GetRowsEstimated() uint64 {
+	if x != nil {
+		return x.RowsEstimated
+	}
+	return 0
+}
+
+func (x *TableSnapshotProgress) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TableSnapshotProgress) GetRowsPerSecond() float64 {
+	if x != nil {
+		return x.RowsPerSecond
+	}
+	return 0
+}
+
+func (x *TableSnapshotProgress) GetTimeLeftMs() uint64 {
+	if x != nil {
+		return x.TimeLeftMs
+	}
+	return 0
+}
+
+func (x *TableSnapshotProgress) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+func (x *TableSnapshotProgress) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *TableSnapshotProgress) GetStartedAtUnixMs() int64 {
+	if x != nil {
+		return x.StartedAtUnixMs
+	}
+	return 0
+}
+
+func (x *TableSnapshotProgress) GetFinishedAtUnixMs() int64 {
+	if x != nil {
+		return x.FinishedAtUnixMs
 	}
 	return 0
 }
@@ -1683,9 +1866,13 @@ type MetricsResponse struct {
 	// Transactions captured since the process started.
 	TransactionsCapturedTotal uint64 `protobuf:"varint,116,opt,name=transactions_captured_total,json=transactionsCapturedTotal,proto3" json:"transactions_captured_total,omitempty"`
 	// Rows that were set aside because the sink could not take them.
-	DeadLetters   uint64 `protobuf:"varint,117,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DeadLetters uint64 `protobuf:"varint,117,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Existing rows that are copied, of all tables.
+	SnapshotRowsTotal uint64 `protobuf:"varint,130,opt,name=snapshot_rows_total,json=snapshotRowsTotal,proto3" json:"snapshot_rows_total,omitempty"`
+	// Existing rows copied per second.
+	SnapshotRowsPerSecond float64 `protobuf:"fixed64,131,opt,name=snapshot_rows_per_second,json=snapshotRowsPerSecond,proto3" json:"snapshot_rows_per_second,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *MetricsResponse) Reset() {
@@ -1907,6 +2094,20 @@ func (x *MetricsResponse) GetDeadLetters() uint64 {
 	return 0
 }
 
+func (x *MetricsResponse) GetSnapshotRowsTotal() uint64 {
+	if x != nil {
+		return x.SnapshotRowsTotal
+	}
+	return 0
+}
+
+func (x *MetricsResponse) GetSnapshotRowsPerSecond() float64 {
+	if x != nil {
+		return x.SnapshotRowsPerSecond
+	}
+	return 0
+}
+
 var File_dbmazz_dbmazz_proto protoreflect.FileDescriptor
 
 const file_dbmazz_dbmazz_proto_rawDesc = "" +
@@ -1934,12 +2135,16 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\rResumeRequest\"\x0e\n" +
 	"\fDrainRequest\"9\n" +
 	"\vStopRequest\x12*\n" +
-	"\x11skip_slot_cleanup\x18\x01 \x01(\bR\x0fskipSlotCleanup\"x\n" +
+	"\x11skip_slot_cleanup\x18\x01 \x01(\bR\x0fskipSlotCleanup\"\x92\x02\n" +
 	"\x13ReloadConfigRequest\x12\x1d\n" +
 	"\n" +
 	"flush_size\x18\x01 \x01(\x04R\tflushSize\x12*\n" +
 	"\x11flush_interval_ms\x18\x02 \x01(\x04R\x0fflushIntervalMs\x12\x16\n" +
-	"\x06tables\x18\x03 \x03(\tR\x06tables\".\n" +
+	"\x06tables\x18\x03 \x03(\tR\x06tables\x12*\n" +
+	"\x10snapshot_workers\x18\x82\x01 \x01(\rR\x0fsnapshotWorkers\x12/\n" +
+	"\x13snapshot_chunk_rows\x18\x83\x01 \x01(\x04R\x11snapshotChunkRows\x12)\n" +
+	"\rsnapshot_rate\x18\x84\x01 \x01(\x04H\x00R\fsnapshotRate\x88\x01\x01B\x10\n" +
+	"\x0e_snapshot_rate\".\n" +
 	"\x14StartSnapshotRequest\x12\x16\n" +
 	"\x06tables\x18d \x03(\tR\x06tables\"\x16\n" +
 	"\x14PauseSnapshotRequest\"\x17\n" +
@@ -1947,8 +2152,7 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x0fControlResponse\x12\x18\n" +
 	"\asuccess\x18\x01 \x01(\bR\asuccess\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x0f\n" +
-	"\rStatusRequest\"\x91\n" +
-	"\n" +
+	"\rStatusRequest\"\x8d\r\n" +
 	"\x0eStatusResponse\x125\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1f.dbmazz.StatusResponse.CdcStateR\x05state\x12\x1f\n" +
 	"\vcurrent_lsn\x18\x02 \x01(\x04R\n" +
@@ -1985,7 +2189,15 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"sourceType\x12\x1b\n" +
 	"\tsink_type\x18s \x01(\tR\bsinkType\x123\n" +
 	"\tprocesses\x18t \x03(\v2\x15.dbmazz.ProcessStatusR\tprocesses\x12!\n" +
-	"\fdead_letters\x18u \x01(\x04R\vdeadLetters\">\n" +
+	"\fdead_letters\x18u \x01(\x04R\vdeadLetters\x12(\n" +
+	"\x0fsnapshot_detail\x18\x82\x01 \x01(\tR\x0esnapshotDetail\x127\n" +
+	"\x17snapshot_rows_estimated\x18\x83\x01 \x01(\x04R\x15snapshotRowsEstimated\x12&\n" +
+	"\x0esnapshot_bytes\x18\x84\x01 \x01(\x04R\rsnapshotBytes\x128\n" +
+	"\x18snapshot_rows_per_second\x18\x85\x01 \x01(\x01R\x15snapshotRowsPerSecond\x122\n" +
+	"\x15snapshot_time_left_ms\x18\x86\x01 \x01(\x04R\x12snapshotTimeLeftMs\x12*\n" +
+	"\x10snapshot_workers\x18\x87\x01 \x01(\rR\x0fsnapshotWorkers\x12/\n" +
+	"\x13snapshot_chunk_rows\x18\x88\x01 \x01(\x04R\x11snapshotChunkRows\x12$\n" +
+	"\rsnapshot_rate\x18\x89\x01 \x01(\x04R\fsnapshotRate\">\n" +
 	"\bCdcState\x12\v\n" +
 	"\aRUNNING\x10\x00\x12\n" +
 	"\n" +
@@ -2001,7 +2213,7 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\acapture\x18\x06 \x01(\tR\acapture\x12\x14\n" +
 	"\x05apply\x18\a \x01(\tR\x05apply\x12\"\n" +
 	"\rheard_unix_ms\x18\b \x01(\x03R\vheardUnixMs\x12\x16\n" +
-	"\x06silent\x18\t \x01(\bR\x06silent\"\x9b\x01\n" +
+	"\x06silent\x18\t \x01(\bR\x06silent\"\xd4\x03\n" +
 	"\x15TableSnapshotProgress\x12\x1d\n" +
 	"\n" +
 	"table_name\x18\x01 \x01(\tR\ttableName\x12!\n" +
@@ -2009,7 +2221,18 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\vchunks_done\x18\x03 \x01(\x04R\n" +
 	"chunksDone\x12\x1f\n" +
 	"\vrows_synced\x18\x04 \x01(\x04R\n" +
-	"rowsSynced\"\x86\x04\n" +
+	"rowsSynced\x12\x15\n" +
+	"\x05state\x18\x82\x01 \x01(\tR\x05state\x12&\n" +
+	"\x0erows_estimated\x18\x83\x01 \x01(\x04R\rrowsEstimated\x12\x15\n" +
+	"\x05bytes\x18\x84\x01 \x01(\x04R\x05bytes\x12'\n" +
+	"\x0frows_per_second\x18\x85\x01 \x01(\x01R\rrowsPerSecond\x12!\n" +
+	"\ftime_left_ms\x18\x86\x01 \x01(\x04R\n" +
+	"timeLeftMs\x12 \n" +
+	"\vwaiting_for\x18\x87\x01 \x01(\tR\n" +
+	"waitingFor\x12\x15\n" +
+	"\x05error\x18\x88\x01 \x01(\tR\x05error\x12,\n" +
+	"\x12started_at_unix_ms\x18\x89\x01 \x01(\x03R\x0fstartedAtUnixMs\x12.\n" +
+	"\x13finished_at_unix_ms\x18\x8a\x01 \x01(\x03R\x10finishedAtUnixMs\"\x86\x04\n" +
 	"\vStageStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.dbmazz.StageStatus.StateR\x05state\x12\x16\n" +
@@ -2043,7 +2266,8 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x0eacked_sequence\x18\t \x01(\x04R\rackedSequence\"1\n" +
 	"\x0eMetricsRequest\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
-	"intervalMs\"\xd9\t\n" +
+	"intervalMs\"\xc4\n" +
+	"\n" +
 	"\x0fMetricsResponse\x12\x1c\n" +
 	"\ttimestamp\x18\x01 \x01(\x04R\ttimestamp\x12*\n" +
 	"\x11events_per_second\x18\x02 \x01(\x01R\x0feventsPerSecond\x12\x1b\n" +
@@ -2072,7 +2296,9 @@ const file_dbmazz_dbmazz_proto_rawDesc = "" +
 	"\x15end_to_end_lag_p99_ms\x18r \x01(\x04R\x10endToEndLagP99Ms\x12\x1b\n" +
 	"\trss_bytes\x18s \x01(\x04R\brssBytes\x12>\n" +
 	"\x1btransactions_captured_total\x18t \x01(\x04R\x19transactionsCapturedTotal\x12!\n" +
-	"\fdead_letters\x18u \x01(\x04R\vdeadLetters2Q\n" +
+	"\fdead_letters\x18u \x01(\x04R\vdeadLetters\x12/\n" +
+	"\x13snapshot_rows_total\x18\x82\x01 \x01(\x04R\x11snapshotRowsTotal\x128\n" +
+	"\x18snapshot_rows_per_second\x18\x83\x01 \x01(\x01R\x15snapshotRowsPerSecond2Q\n" +
 	"\rHealthService\x12@\n" +
 	"\x05Check\x12\x1a.dbmazz.HealthCheckRequest\x1a\x1b.dbmazz.HealthCheckResponse2\x9a\x04\n" +
 	"\x11CdcControlService\x126\n" +
@@ -2171,6 +2397,7 @@ func file_dbmazz_dbmazz_proto_init() {
 	if File_dbmazz_dbmazz_proto != nil {
 		return
 	}
+	file_dbmazz_dbmazz_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

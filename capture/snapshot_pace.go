@@ -1,0 +1,128 @@
+package capture
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// SetSnapshot changes settings from the next chunk on.
+func (c *Capture) SetSnapshot(s SnapshotSettings) {
+	n := c.snapshots
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s = SnapshotSettings{
+		Workers: cmp.Or(s.Workers, n.settings.Workers), ChunkRows: cmp.Or(s.ChunkRows, n.settings.ChunkRows), Rate: cmp.Or(s.Rate, n.settings.Rate),
+	}
+	if s != n.settings {
+		n.settings, n.due = s, time.Time{}
+		notify(n.wake)
+	}
+}
+
+// HaltSnapshot ends the copying of existing rows for the rest of the life of this
+// process, and returns when nothing more of it will be written. The next process goes on
+// with it. The copy of a table without a key starts over then.
+func (c *Capture) HaltSnapshot(ctx context.Context) error {
+	n := c.snapshots
+	n.mu.Lock()
+	n.halted = true
+	n.mu.Unlock()
+	notify(n.wake)
+	for {
+		n.mu.Lock()
+		working := n.working
+		n.mu.Unlock()
+		if working == 0 {
+			return nil
+		}
+		if !sleep(ctx, snapshotRetry) {
+			return ctx.Err()
+		}
+	}
+}
+
+// applied is how far the sink is.
+func (n *snapshots) applied() cdc.Position {
+	cp, _ := n.c.progress.Checkpoint()
+	return cp.Position
+}
+
+// pay puts the reading of more rows off as the rate demands, for all workers.
+func (n *snapshots) pay(rows int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.settings.Rate <= 0 {
+		return
+	}
+	if now := time.Now(); n.due.Before(now) {
+		n.due = now
+	}
+	n.due = n.due.Add(time.Duration(float64(rows) / float64(n.settings.Rate) * float64(time.Second)))
+}
+
+// full tells that the rows that are in the stream, and not yet applied, are as many as
+// there may be.
+func (n *snapshots) full(applied cdc.Position) bool {
+	var backlog uint64
+	for _, t := range n.state.Tables {
+		backlog += t.backlog(applied)
+	}
+	return backlog > uint64(n.c.cfg.SnapshotBacklog) //nolint:gosec // Positive.
+}
+
+// unwanted tells that the worker has to leave its table, be it that the copy is asked for
+// anew or not at all.
+func (w *worker) unwanted() bool { return w.n.halted || w.n.state.find(w.t.Table) != w.t }
+
+// await waits until more may be read: the copy is not paused, the sink keeps up, and the
+// rate allows it. inside tells that a transaction is open, which a pause does not end.
+func (w *worker) await(ctx context.Context, inside bool) error {
+	for {
+		changed := w.c.progress.Changed()
+		applied := w.n.applied()
+		w.n.mu.Lock()
+		leave := w.unwanted() || !inside && (w.n.state.Paused || w.n.working > w.n.settings.Workers)
+		wait := time.Until(w.n.due)
+		why := ""
+		switch {
+		case leave:
+		case w.n.full(applied):
+			why, wait = waitsForSink, time.Second
+		case wait > 0 && w.n.settings.Rate > 0:
+			why = waitsForRate
+		}
+		w.t.waiting = why
+		w.n.mu.Unlock()
+		switch {
+		case leave:
+			return errCopyStop
+		case why == "":
+			return nil
+		}
+		timer := time.NewTimer(min(wait, 100*time.Millisecond))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// What a copy waits for.
+const (
+	waitsForSink = "rows that are in the queue must be applied first"
+	waitsForRate = "the rate is reached"
+)
+
+// say notes what the worker waits for.
+func (w *worker) say(waiting string) {
+	w.n.mu.Lock()
+	defer w.n.mu.Unlock()
+	w.t.waiting = waiting
+}
