@@ -68,24 +68,28 @@ func (c *chunk) keepRead() bool {
 // keyColumn is a column of the key with the operators of the index.
 type keyColumn struct {
 	name, typeName       string
+	collate              string // the index's collation as a clause, if it is not that of the column
 	less, equal, greater string
 	catalog              bool // the operators are in pg_catalog, under their usual names
 }
 
 // The index is that of readKey. Its operator classes say how it is ordered; the operators
-// that go by the names < and > may be others, depending on search_path.
+// that go by the names < and > may be others, depending on search_path. Two keys that the
+// column's collation takes for the same may be two to that of the index.
 const keyQuery = `
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
+  COALESCE((SELECT format(' COLLATE %I.%I', cn.nspname, l.collname) FROM pg_collation l JOIN pg_namespace cn ON cn.oid = l.collnamespace
+    WHERE l.oid = k.coll AND k.coll <> a.attcollation), ''),
   max(format('OPERATOR(%I.%s)', n.nspname, o.oprname)) FILTER (WHERE ao.amopstrategy = 1),
   max(format('OPERATOR(%I.%s)', n.nspname, o.oprname)) FILTER (WHERE ao.amopstrategy = 3),
   max(format('OPERATOR(%I.%s)', n.nspname, o.oprname)) FILTER (WHERE ao.amopstrategy = 5),
   bool_and(n.nspname = 'pg_catalog' AND o.oprname IN ('<', '=', '>'))
-FROM pg_index i, unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY k(attnum, opclass, ord), pg_attribute a, pg_opclass c, pg_amop ao, pg_operator o, pg_namespace n
+FROM pg_index i, unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) WITH ORDINALITY k(attnum, opclass, coll, ord), pg_attribute a, pg_opclass c, pg_amop ao, pg_operator o, pg_namespace n
 WHERE i.indrelid = $1 AND i.indisvalid AND a.attrelid = $1 AND a.attnum = k.attnum AND k.ord <= i.indnkeyatts
   AND CASE WHEN $2 THEN i.indisreplident ELSE i.indisprimary END
   AND c.oid = k.opclass AND ao.amopfamily = c.opcfamily AND ao.amoplefttype = c.opcintype AND ao.amoprighttype = c.opcintype
   AND ao.amopstrategy IN (1, 3, 5) AND o.oid = ao.amopopr AND n.oid = o.oprnamespace
-GROUP BY k.ord, a.attname, a.atttypid, a.atttypmod ORDER BY k.ord`
+GROUP BY k.ord, k.coll, a.attname, a.atttypid, a.atttypmod, a.attcollation ORDER BY k.ord`
 
 func readKeyColumns(ctx context.Context, conn *pgx.Conn, oid uint32, identity byte) ([]keyColumn, error) {
 	rows, err := conn.Query(ctx, keyQuery, oid, identity == 'i')
@@ -93,7 +97,7 @@ func readKeyColumns(ctx context.Context, conn *pgx.Conn, oid uint32, identity by
 		return nil, fmt.Errorf("look up the order of the key: %w", err)
 	}
 	key, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k keyColumn, err error) {
-		return k, row.Scan(&k.name, &k.typeName, &k.less, &k.equal, &k.greater, &k.catalog)
+		return k, row.Scan(&k.name, &k.typeName, &k.collate, &k.less, &k.equal, &k.greater, &k.catalog)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up the order of the key: %w", err)
@@ -141,7 +145,7 @@ func (q *chunkQuery) sql() string {
 	if q.singles == nil && len(q.key) > 0 {
 		order := make([]string, len(q.key))
 		for i, k := range q.key {
-			order[i] = quote(k.name) + " USING " + k.less
+			order[i] = k.expression() + " USING " + k.less
 		}
 		sql += fmt.Sprintf(" ORDER BY %s LIMIT %d", strings.Join(order, ", "), q.limit)
 	}
@@ -153,7 +157,7 @@ func (q *chunkQuery) sql() string {
 func (q *chunkQuery) behind() string {
 	names, values := make([]string, len(q.key)), make([]string, len(q.key))
 	for i, k := range q.key {
-		names[i], values[i] = quote(k.name), k.literal(q.after[i])
+		names[i], values[i] = k.expression(), k.literal(q.after[i])
 	}
 	if len(q.key) == 1 {
 		return names[0] + " " + q.key[0].greater + " " + values[0]
@@ -181,12 +185,15 @@ func (q *chunkQuery) among() string {
 	for i, s := range q.singles {
 		equal := make([]string, len(q.key))
 		for j, k := range q.key {
-			equal[j] = quote(k.name) + " " + k.equal + " " + k.literal(s.Key[j])
+			equal[j] = k.expression() + " " + k.equal + " " + k.literal(s.Key[j])
 		}
 		keys[i] = strings.Join(equal, " AND ")
 	}
 	return "(" + strings.Join(keys, " OR ") + ")"
 }
+
+// expression writes the column as the index has it.
+func (k *keyColumn) expression() string { return quote(k.name) + k.collate }
 
 // literal writes a value of the column for SQL. standard_conforming_strings is on.
 func (k *keyColumn) literal(value string) string {
