@@ -161,7 +161,8 @@ func (s *Sink) aliveBackends(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// shownRow is a row of a SHOW statement, by the names of the columns in lower case.
+// shownRow is a row of a SHOW statement, by the names of the columns in lower case. What is
+// NULL is left out.
 type shownRow map[string]string
 
 func (r shownRow) alive() bool { return strings.EqualFold(r["alive"], "true") }
@@ -196,7 +197,9 @@ func (s *Sink) show(ctx context.Context, query string, args ...any) ([]shownRow,
 		}
 		row := make(shownRow, len(names))
 		for i, name := range names {
-			row[strings.ToLower(name)] = values[i].String
+			if values[i].Valid {
+				row[strings.ToLower(name)] = values[i].String
+			}
 		}
 		rows = append(rows, row)
 	}

@@ -36,7 +36,9 @@ func checkExisting(schema *cdc.Schema, table string, found *existing) error {
 			continue
 		}
 		if _, err := chooseEncoding(c, isKey[i], have.target); err != nil {
-			report("%s", typeProblem(c, isKey[i], have, table, err))
+			if _, ok := widened(c, isKey[i], have); !ok {
+				report("%s", typeProblem(c, isKey[i], have, place{table, schema.Name()}, err))
+			}
 		}
 		if isAppend(schema) && !have.nullable && !c.NotNull {
 			report("column %q is NOT NULL there and not in the source: ALTER TABLE %s MODIFY COLUMN %s %s NULL",
@@ -73,21 +75,24 @@ func checkKey(schema *cdc.Schema, found *existing, report func(string, ...any)) 
 		}
 	}
 	if a, b := slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(have)); !slices.Equal(a, b) {
-		report("its key is (%s) but that of the source is (%s), and StarRocks cannot change the key of a table: rename or drop it, and let dbmazz create it and copy the rows anew",
-			strings.Join(have, ", "), strings.Join(want, ", "))
+		report("its key is (%s) but that of the source is (%s), and StarRocks cannot change the key of a table: rename or drop it, and dbmazz creates it anew; then copy the rows: dbmazz snapshot --tables %s",
+			strings.Join(have, ", "), strings.Join(want, ", "), schema.Name())
 	}
 }
 
+// place names a table in both databases.
+type place struct{ table, source string }
+
 // typeProblem says why the type of an existing column does not do, and what does.
-func typeProblem(c *cdc.Column, key bool, have *existingColumn, table string, err error) string {
-	want := createTarget(c, key)
+func typeProblem(c *cdc.Column, key bool, have *existingColumn, at place, err error) string {
+	want, table, source := createTarget(c, key), at.table, at.source
 	if key {
-		return fmt.Sprintf("key column %q: %s; it should be %s, and StarRocks cannot change a key column: rename or drop the table, and let dbmazz create it and copy the rows anew",
-			have.name, err, want)
+		return fmt.Sprintf("key column %q: %s; it should be %s, and StarRocks cannot change a key column: rename or drop the table, and dbmazz creates it anew; then copy the rows: dbmazz snapshot --tables %s",
+			have.name, err, want, source)
 	}
 	alter := fmt.Sprintf("ALTER TABLE %s MODIFY COLUMN %s %s NULL", table, quoteName(have.name), want)
 	if !modifiable(have.target, want) {
-		alter = fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s, and dbmazz adds it as %s; then copy the rows anew", table, quoteName(have.name), want)
+		alter = fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s, and dbmazz adds it as %s; then copy the rows anew: dbmazz snapshot --tables %s", table, quoteName(have.name), want, source)
 	}
 	return fmt.Sprintf("column %q: %s: %s", have.name, err, alter)
 }
@@ -131,7 +136,7 @@ func checkForeign(schema *cdc.Schema, table string, found *existing, report func
 	}
 	for i := range found.columns {
 		have := &found.columns[i]
-		if !ours[strings.ToLower(have.name)] && !have.key && !have.nullable && !have.hasDefault {
+		if !ours[strings.ToLower(have.name)] && !have.key && !have.nullable && have.fallback == nil {
 			report("column %q is not in the source, is NOT NULL and has no default: ALTER TABLE %s MODIFY COLUMN %s %s NULL, or drop it",
 				have.name, table, quoteName(have.name), have.ddl())
 		}

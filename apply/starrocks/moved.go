@@ -213,7 +213,7 @@ func (a *applyRun) completed(ctx context.Context, conn *sql.Conn, rows []int32, 
 	for n, i := range rows {
 		from[n] = a.batch.Rows[i].MovedFrom
 		if keys[n], err = l.sinkKey(from[n]); err != nil {
-			return nil, a.numbered(int(i), err)
+			return nil, a.movedError(int(i), err)
 		}
 	}
 	old, err := a.readRows(ctx, conn, from, read, extra)
@@ -227,6 +227,15 @@ func (a *applyRun) completed(ctx context.Context, conn *sql.Conn, rows []int32, 
 		}
 	}
 	return tuples, nil
+}
+
+// movedError names the row of the batch in an error about the key that it had before.
+func (a *applyRun) movedError(i int, err error) error {
+	if e, ok := errors.AsType[*apply.RowError](err); ok {
+		e.Reason = "the row moved from the key " + e.Key + ", under which StarRocks would have what the update left out: " + e.Reason
+		e.Key = a.layout.rowText(&a.batch.Rows[i])
+	}
+	return a.numbered(i, err)
 }
 
 // complete replaces the unchanged values of a tuple; values are by column.

@@ -21,12 +21,14 @@ type existing struct {
 }
 
 type existingColumn struct {
-	name       string
-	target     target
-	text       string // the type as StarRocks shows it
-	nullable   bool
-	key        bool
-	hasDefault bool
+	name     string
+	target   target
+	text     string // the type as StarRocks shows it
+	nullable bool
+	key      bool
+	// fallback is the default, nil if there is none.
+	fallback *string
+	comment  string
 }
 
 func (e *existing) find(name string) *existingColumn {
@@ -62,7 +64,7 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 	if err := checkExisting(schema, s.tableName(table), found); err != nil {
 		return permanent(err)
 	}
-	if found, err = s.addMissing(ctx, schema, table, found); err != nil {
+	if found, err = s.evolve(ctx, schema, table, found); err != nil {
 		return err
 	}
 	l, err := makeLayout(schema, table, found)
@@ -109,7 +111,7 @@ func checkSchema(schema *cdc.Schema) error {
 
 // describe returns nil if there is no such table.
 func (s *Sink) describe(ctx context.Context, table string) (*existing, error) {
-	rows, err := s.show(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLUMN_KEY, COLUMN_DEFAULT FROM information_schema.columns "+
+	rows, err := s.show(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLUMN_KEY, COLUMN_DEFAULT, COLUMN_COMMENT FROM information_schema.columns "+
 		"WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", s.config.Database, table)
 	if err != nil || len(rows) == 0 {
 		return nil, err
@@ -129,11 +131,14 @@ func (s *Sink) describe(ctx context.Context, table string) (*existing, error) {
 		if text == "" {
 			text = row["data_type"]
 		}
-		e.columns = append(e.columns, existingColumn{
-			name: row["column_name"], target: parseTarget(text), text: text,
+		c := existingColumn{
+			name: row["column_name"], target: parseTarget(text), text: text, comment: row["column_comment"],
 			nullable: strings.EqualFold(row["is_nullable"], "YES"), key: row["column_key"] == "PRI",
-			hasDefault: row["column_default"] != "",
-		})
+		}
+		if value, ok := row["column_default"]; ok {
+			c.fallback = &value
+		}
+		e.columns = append(e.columns, c)
 	}
 	return e, nil
 }

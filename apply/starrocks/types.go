@@ -149,7 +149,7 @@ var mappings = []mapping{
 	{
 		source: cdc.TypeDate, names: "date",
 		value: always(simple(targetDate)), key: always(simple(targetDate)),
-		accepts: []accepted{{targetDate, encodeDate}},
+		accepts: []accepted{{targetDate, encodeDate}, {targetDateTime, encodeDate}},
 		note:    "Infinity, years BC and years above 9999 are refused, except in a VARCHAR column.",
 	},
 	{
@@ -247,6 +247,9 @@ func chooseEncoding(c *cdc.Column, key bool, t target) (encoding, error) {
 		return encodeText, nil
 	}
 	for _, a := range m.accepts {
+		if key && a.how == encodeDate && t.kind == targetDateTime {
+			break // A query would show the key with a time.
+		}
 		if a.kind == t.kind && (!key || t.keySize() > 0) {
 			return a.how, decimalFits(c, t)
 		}

@@ -60,6 +60,11 @@ type Column struct {
 	NotNull bool `msgpack:"x,omitempty"`
 	// Identity tells whether the column is sent in old keys (replica identity).
 	Identity bool `msgpack:"i,omitempty"`
+	// Missing is the value, as it would travel, of rows that are older than the
+	// column and were not written for it (pg_attribute.attmissingval): the constant
+	// default that it was added with. Nil means that there is none, or that the
+	// catalog does not know it any more.
+	Missing *string `msgpack:"d,omitempty"`
 }
 
 // NumericPrecision returns precision and scale of a TypeNumeric column; ok is false

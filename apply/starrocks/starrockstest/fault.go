@@ -77,11 +77,13 @@ const (
 	FaultMySQL FaultKind = "mysql"
 	// FaultMySQLDrop closes the connection of a statement that SQL matches.
 	FaultMySQLDrop FaultKind = "mysql_drop"
+	// FaultMySQLLost runs a statement that SQL matches and then closes the connection without an answer.
+	FaultMySQLLost FaultKind = "mysql_lost"
 )
 
 var faultStages = map[FaultKind]faultStage{
 	FaultRedirect: stageFE, FaultRedirectLoop: stageFE, FaultFEHTTPError: stageFE, FaultFE401: stageFE, FaultFEDown: stageFE,
-	FaultState: stageState, FaultMySQL: stageMySQL, FaultMySQLDrop: stageMySQL,
+	FaultState: stageState, FaultMySQL: stageMySQL, FaultMySQLDrop: stageMySQL, FaultMySQLLost: stageMySQL,
 	FaultFail: stageBE, FaultHTTPError: stageBE, FaultHTTPErrorAfterCommit: stageBE, FaultDropBeforeBody: stageBE,
 	FaultDropMidBody: stageBE, FaultLostResponse: stageBE, FaultFailCommitted: stageBE, FaultPublishTimeout: stageBE,
 	FaultHold: stageBE, FaultHoldBeforeCommit: stageBE, FaultSlow: stageBE, FaultLabelRunning: stageBE,

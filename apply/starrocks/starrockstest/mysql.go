@@ -89,11 +89,15 @@ func (h *mysqlHandler) execute(sql string, binary bool) (*mysql.Result, error) {
 	if h.drop {
 		return nil, errDropped
 	}
-	if f := h.srv.faults.take(stageMySQL, "", "", sql); f != nil {
-		if f.is(FaultMySQLDrop) {
-			h.drop = true
-			return nil, errDropped
-		}
+	f := h.srv.faults.take(stageMySQL, "", "", sql)
+	switch {
+	case f == nil:
+	case f.is(FaultMySQLDrop):
+		h.drop = true
+		return nil, errDropped
+	case f.is(FaultMySQLLost):
+		h.drop = true
+	default:
 		return nil, mysqlError(sqlError(uint16(f.code(1064)), "HY000", "%s", f.message("stand-in fault")))
 	}
 	stmt, err := parseSQL(sql)
@@ -101,6 +105,9 @@ func (h *mysqlHandler) execute(sql string, binary bool) (*mysql.Result, error) {
 		return nil, mysqlError(err)
 	}
 	res, err := h.srv.store.run(&h.session, stmt)
+	if h.drop {
+		return nil, errDropped
+	}
 	if err != nil {
 		return nil, mysqlError(err)
 	}
