@@ -20,7 +20,9 @@ type loader struct {
 	letters  *letterer // nil: a row that is refused stops apply
 	replay   *Replay   // nil for live apply
 	parallel int
-	prepared map[cdc.Fingerprint]bool
+	// prepared is the last schema that the sink was prepared for, by table. An earlier
+	// one is prepared again: the table may have columns since that its rows lack.
+	prepared map[uint32]cdc.Fingerprint
 	now      func() time.Time
 	// attempt runs one call of the sink until it succeeds or apply is told to stop.
 	// It waits between tries and shows what it waits for; a call that changes rows
@@ -111,14 +113,27 @@ func (l *loader) plan(ctx context.Context, b *batch, tables []*tableChanges) (pl
 	return p, nil
 }
 
-// prepare makes the target ready for the schema, once per schema and run.
+// prepare makes the target ready for the schema.
 func (l *loader) prepare(s *cdc.Schema) error {
-	if l.prepared[s.Fingerprint()] {
+	return l.prepareUnless(s, func(error) bool { return false })
+}
+
+// prepareUnless gives up at an error for which enough answers true, and returns nil then.
+func (l *loader) prepareUnless(s *cdc.Schema, enough func(error) bool) error {
+	if f, ok := l.prepared[s.OID]; ok && f == s.Fingerprint() {
 		return nil
 	}
-	err := l.attempt(false, "prepare table "+s.Name(), func(ctx context.Context) error { return l.sink.Prepare(ctx, s) })
-	if err == nil {
-		l.prepared[s.Fingerprint()] = true
+	done := false
+	err := l.attempt(false, "prepare table "+s.Name(), func(ctx context.Context) error {
+		err := l.sink.Prepare(ctx, s)
+		done = err == nil
+		if err != nil && enough(err) {
+			return nil
+		}
+		return err
+	})
+	if err == nil && done {
+		l.prepared[s.OID] = s.Fingerprint()
 	}
 	return err
 }

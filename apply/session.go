@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -82,7 +83,7 @@ func (s *session) begin(ctx context.Context) (<-chan []*cdc.Schema, error) {
 func (a *Apply) newLoader(ctx, work context.Context, l *ledger) *loader {
 	load := &loader{
 		sink: a.sink, ledger: l, replay: a.replay, parallel: a.config.Parallel,
-		prepared: map[cdc.Fingerprint]bool{}, now: time.Now, loaded: a.loaded, left: a.left,
+		prepared: map[uint32]cdc.Fingerprint{}, now: time.Now, loaded: a.loaded, left: a.left,
 		enter: func() error { return a.enter(ctx) },
 		attempt: func(changes bool, what string, call func(context.Context) error) error {
 			return a.attempt(ctx, work, changes, what, call)
@@ -102,15 +103,34 @@ func (a *Apply) newLoader(ctx, work context.Context, l *ledger) *loader {
 }
 
 // announced prepares the tables that capture is set to. Apply is ready once it has done
-// so for the first time.
-func (s *session) announced(load *loader, tables []*cdc.Schema) error {
+// so for the first time. The tables are as the source has them now, and changes of before
+// may wait; as long as some do a table that the sink refuses is put off, so that those are
+// applied that it can still take.
+func (s *session) announced(ctx context.Context, load *loader, tables []*cdc.Schema) (later []*cdc.Schema, err error) {
 	for _, t := range tables {
-		if err := load.prepare(t); err != nil {
-			return err
+		refused := error(nil)
+		if err := load.prepareUnless(t, func(err error) bool {
+			if isRefusal(err) && s.behind() {
+				refused = err
+			}
+			return refused != nil
+		}); err != nil {
+			return nil, err
+		}
+		if refused != nil {
+			s.log.repeat(ctx, slog.LevelWarn, "sink refused a table as it is now; changes from before go on", "prepare table "+t.Name(), refused)
+			later = append(later, t)
 		}
 	}
 	s.update(func(st *Status) { st.Ready, st.State, st.Detail = true, Applying, "Replicating" })
-	return nil
+	return later, nil
+}
+
+// behind tells that there is something to apply.
+func (s *session) behind() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status.Waiting > 0 || len(s.frames) > 0 || s.consumer.Pending() > 0
 }
 
 func (a *Apply) loaded(b *TableBatch, r Result) {
@@ -261,15 +281,26 @@ func commitTime(frames []frameEnd) time.Time {
 
 // load asks for batches and applies them, and prepares tables in between.
 func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []*cdc.Schema) error {
+	var later []*cdc.Schema
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
 	for {
 		var b batch
+		var err error
 		select {
 		case list, ok := <-tables:
 			if !ok {
 				return errors.New("the list of tables cannot be watched any more")
 			}
-			if err := s.announced(load, list); err != nil {
+			if later, err = s.announced(ctx, load, list); err != nil {
 				return err
+			}
+			continue
+		case <-again.C:
+			if len(later) > 0 && !s.behind() {
+				if later, err = s.announced(ctx, load, later); err != nil {
+					return err
+				}
 			}
 			continue
 		case s.want <- struct{}{}:

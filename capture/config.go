@@ -74,6 +74,10 @@ type Config struct {
 	// slot follows the server without it.
 	Heartbeat time.Duration
 
+	// CatalogInterval is how often it is looked whether tables have changed of which
+	// no rows do. Defaults to 10 s.
+	CatalogInterval time.Duration
+
 	// Streaming asks a server that can, PostgreSQL 14 and later, to send large
 	// transactions while they run instead of after their commit. Nothing of them is
 	// published before the commit.
@@ -122,6 +126,7 @@ func (c Config) withDefaults() Config {
 	c.SlotTimeout = cmp.Or(c.SlotTimeout, time.Minute)
 	c.BackoffMin = cmp.Or(c.BackoffMin, 250*time.Millisecond)
 	c.BackoffMax = cmp.Or(c.BackoffMax, 15*time.Second)
+	c.CatalogInterval = cmp.Or(c.CatalogInterval, 10*time.Second)
 	c.spoolDefaults()
 	c.snapshotDefaults()
 	c.Logger = cmp.Or(c.Logger, slog.Default()).With("component", "capture")
@@ -148,7 +153,7 @@ func (c *Config) validate() error {
 	errs = append(errs, validateTables(c.Tables), c.validateSpool(), c.validateSnapshot())
 	check(c.FrameBytes > 0 && c.FrameDelay > 0 && c.Window > 0, "frame bytes, frame delay and window must be positive")
 	check(c.ReadBytes >= minReadBytes, "read bytes %d: want at least %d", c.ReadBytes, minReadBytes)
-	check(c.StatusInterval > 0 && c.ConnectTimeout > 0 && c.StatementTimeout > 0 && c.LockTimeout > 0 && c.SlotTimeout > 0,
+	check(c.StatusInterval > 0 && c.ConnectTimeout > 0 && c.StatementTimeout > 0 && c.LockTimeout > 0 && c.SlotTimeout > 0 && c.CatalogInterval > 0,
 		"timeouts must be positive")
 	check(c.Heartbeat >= 0, "heartbeat must not be negative")
 	check(c.BackoffMin > 0 && c.BackoffMax >= c.BackoffMin, "backoff: want 0 < min <= max")

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/dbmazz/dbmazz/bus/cdc"
 	"github.com/dbmazz/dbmazz/capture/pgoutput"
 )
@@ -55,7 +53,7 @@ func (s *session) begin(ctx context.Context, m *pgoutput.Message) error {
 	if err := s.witness.begin(commit); err != nil {
 		return err
 	}
-	s.began, s.touched, s.left = commit, false, 0
+	s.began, s.touched, s.left, s.xid = commit, false, 0, m.XID
 	s.view.open = true
 	if err := s.switchFilter(ctx, commit); err != nil {
 		return err
@@ -236,6 +234,10 @@ func (s *session) relation(m *pgoutput.Message, order uint64) {
 	if t.name.Schema == "" {
 		t.name.Schema = "pg_catalog"
 	}
+	if name, ok := s.oids[m.Relation]; ok {
+		// Whatever it is called in this part of the log.
+		t.name = name
+	}
 	t.relation = relation{oid: m.Relation, table: t.name, identity: m.ReplicaIdentity}
 	for columns := m.Columns; ; {
 		col, ok := columns.Next()
@@ -249,33 +251,6 @@ func (s *session) relation(m *pgoutput.Message, order uint64) {
 	// Also when it repeats what was known: it comes after an invalidation, and what
 	// the catalog adds, a primary key for example, may have changed.
 	s.tables[m.Relation] = t
-}
-
-// describe makes the schema of a table and stores it before it is used.
-func (s *session) describe(ctx context.Context, t *table) error {
-	c := s.c
-	var schema *cdc.Schema
-	var stale bool
-	err := c.source.with(ctx, func(conn *pgx.Conn) (err error) {
-		schema, stale, err = describe(ctx, conn, &t.relation, c.latest[t.relation.oid])
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("describe table %s: %w", t.name, err)
-	}
-	if stale {
-		c.log.DebugContext(ctx, "the catalog does not match the stream yet or any more; key taken from the stream", "table", t.name.String())
-	}
-	if known := c.schemas[schema.Fingerprint()]; known != nil {
-		schema = known
-	}
-	if err := c.stream.PutSchema(ctx, schema); err != nil {
-		return fmt.Errorf("store schema of %s: %w", t.name, err)
-	}
-	c.schemas[schema.Fingerprint()] = schema
-	c.latest[schema.OID] = schema
-	t.schema, t.isKey = schema, keyMask(schema)
-	return nil
 }
 
 // keyMask tells which columns are part of the key.

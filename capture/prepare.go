@@ -21,6 +21,10 @@ type start struct {
 	record    *record
 	keepAlive time.Duration // wal_sender_timeout, zero if it is off
 	schemas   []*cdc.Schema
+	version   int // of the server
+	found     *findings
+	oids      map[uint32]Table
+	glance    map[Table]watched
 	from      cdc.Position // what the first frame continues
 	fromEnd   cdc.LSN
 	witness   witness
@@ -76,6 +80,9 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 	if err = c.remember(ctx, srv, sys, st, p); err != nil {
 		return nil, err
 	}
+	if err = c.act(ctx, st.record, st.found); err != nil {
+		return nil, err
+	}
 	if err = c.stream.PutTables(ctx, st.schemas); err != nil {
 		return nil, fmt.Errorf("store the schemas of the tables: %w", err)
 	}
@@ -95,6 +102,9 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	var out problems
 	for i := range infos {
 		infos[i].check(&out)
+	}
+	if err := id.renamed(ctx, conn, infos, &out); err != nil {
+		return err
 	}
 	pub, err := readPublication(ctx, conn, srv.version, c.cfg.Publication, infos)
 	if err != nil {
@@ -143,8 +153,27 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	}
 	st.from, st.fromEnd = p.from()
 	st.witness = newWitness(p)
+	if err := st.meet(ctx, conn, srv, tables); err != nil {
+		return err
+	}
+	if st.found, err = c.compareShapes(ctx, conn, srv.version, infos, id); err != nil {
+		return err
+	}
 	st.schemas, err = c.describeTables(ctx, conn, srv.version, infos)
 	return err
+}
+
+// meet takes down what the catalog has. What changes from here on is found by watch.
+func (st *start) meet(ctx context.Context, conn *pgx.Conn, srv *server, tables []Table) error {
+	st.version, st.oids, st.glance = srv.version, map[uint32]Table{}, map[Table]watched{}
+	all, err := glance(ctx, conn, tables)
+	if err != nil {
+		return err
+	}
+	for i, t := range tables {
+		st.glance[t], st.oids[all[i].oid] = all[i], t
+	}
+	return nil
 }
 
 // newSlot creates the slot and returns it.

@@ -123,7 +123,7 @@ func (p *publication) check(tables []tableInfo, id *identity, out *problems) err
 		return nil
 	}
 	for _, t := range p.missing(tables) {
-		if slices.Contains(id.Published, t) {
+		if slices.Contains(id.Published, t) && !id.replaced(tables, t) {
 			return &IdentityError{
 				Reason: fmt.Sprintf("table %q was taken out of publication %q, or dropped and created again; changes made while it was missing are not in the stream", t, p.name),
 				Recovery: fmt.Sprintf("to go on without those changes, run: ALTER PUBLICATION %s ADD TABLE %s; to have all rows again, copy the table anew",

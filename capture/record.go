@@ -31,6 +31,8 @@ type identity struct {
 	Published []Table `json:"published"`
 	// Filters tell which tables count in a transaction, by its commit LSN.
 	Filters []filter `json:"filters"`
+	// Shapes tell what the tables looked like, by schema.table.
+	Shapes map[string]*shape `json:"shapes,omitempty"`
 }
 
 // identityVersion is the version of the stored form.

@@ -89,6 +89,7 @@ type attribute struct {
 	oid     uint32
 	mod     int32
 	notNull bool
+	missing *string
 }
 
 // catalogTable is a table as the catalog has it now.
@@ -100,14 +101,14 @@ type catalogTable struct {
 
 func readCatalogTable(ctx context.Context, conn *pgx.Conn, oid uint32, identity byte) (*catalogTable, error) {
 	rows, err := conn.Query(ctx, `
-SELECT attname::text, atttypid, atttypmod, attnotnull FROM pg_attribute
+SELECT attname::text, atttypid, atttypmod, attnotnull, CASE WHEN atthasmissing THEN (attmissingval::text::text[])[1] END FROM pg_attribute
 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped`, oid)
 	if err != nil {
 		return nil, fmt.Errorf("look up columns: %w", err)
 	}
 	var t catalogTable
 	t.attributes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a attribute, err error) {
-		return a, row.Scan(&a.name, &a.oid, &a.mod, &a.notNull)
+		return a, row.Scan(&a.name, &a.oid, &a.mod, &a.notNull, &a.missing)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up columns: %w", err)
@@ -178,6 +179,9 @@ func describe(ctx context.Context, conn *pgx.Conn, r *relation, previous *cdc.Sc
 		c := &s.Columns[i]
 		at := slices.IndexFunc(cat.attributes, func(a attribute) bool { return a.name == c.Name && a.oid == c.OID && a.mod == c.Mod })
 		c.NotNull = !stale && at >= 0 && cat.attributes[at].notNull || slices.Contains(s.Key, i)
+		if at >= 0 {
+			c.Missing = cat.attributes[at].missing
+		}
 	}
 	return s, stale, s.Seal()
 }

@@ -45,6 +45,12 @@ type session struct {
 	witness  witness
 	streams  streams
 	desk     *desk // nil without snapshots
+	server   int // version
+	// oids are the tables by what the catalog had at the start of the session: a
+	// table stays the same when it gets another name.
+	oids   map[uint32]Table
+	glance map[Table]watched // what the catalog had then; belongs to watch
+	xid  uint32 // of the last transaction
 
 	frameSince time.Time // of the first record of the frame
 	count      totals
@@ -84,7 +90,7 @@ func (c *Capture) run(ctx context.Context, st *start) (err error) {
 	}
 	s := &session{
 		c: c, sock: newSocket(hijacked.Conn, c.cfg.ReadBytes), record: st.record, tables: map[uint32]*table{},
-		tail: st.tail.Last, tailEnd: st.tail.End, witness: st.witness, confirm: newConfirm(st.slot, st.tail.End),
+		tail: st.tail.Last, tailEnd: st.tail.End, witness: st.witness, server: st.version, oids: st.oids, glance: st.glance, confirm: newConfirm(st.slot, st.tail.End),
 		streams: streams{spool: spool, open: map[uint32]*streamed{}},
 	}
 	defer s.sock.leave(time.Second)
@@ -141,6 +147,7 @@ func (s *session) start(ctx context.Context, st *start, group *errgroup.Group) e
 				return err
 			}
 			group.Go(func() error { return s.desk.work(ctx) })
+			group.Go(func() error { return s.watch(ctx) })
 			return s.readLoop(ctx)
 		default:
 			if err := s.other(ctx, kind, payload); err != nil {

@@ -56,7 +56,11 @@ type tableCopy struct {
 	// Singles are keys whose rows must be copied again.
 	Singles []*singleKey `json:"singles,omitempty"`
 	// Again tells that the table must be copied from the start.
-	Again    bool      `json:"again,omitempty"`
+	Again bool `json:"again,omitempty"`
+	// Empty tells that the sink has rows of another table, and Emptied where it was
+	// told in the stream to remove them.
+	Empty    bool         `json:"empty,omitempty"`
+	Emptied  cdc.Position `json:"emptied,omitzero"`
 	Estimate uint64    `json:"estimate,omitempty"`
 	Started  time.Time `json:"started,omitzero"`
 	Finished time.Time `json:"finished,omitzero"`
@@ -151,6 +155,9 @@ func (t *tableCopy) lose(have cdc.Position) {
 		if k.At.After(have) {
 			k.At = cdc.Position{}
 		}
+	}
+	if t.Emptied.After(have) {
+		t.Empty, t.Emptied, t.Again = true, cdc.Position{}, true
 	}
 	if t.Again {
 		t.restart()

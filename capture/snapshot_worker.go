@@ -183,6 +183,9 @@ func (w *worker) run(ctx context.Context) error {
 	if w.info.appends() {
 		return w.runWhole(ctx)
 	}
+	if err := w.clear(ctx); err != nil {
+		return err
+	}
 	var writing *written
 	from := w.t.last()
 	for {

@@ -83,8 +83,9 @@ var settings = map[string]string{
 // connectSQL opens a connection for statements.
 func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 	cfg := s.sql.Copy()
+	// Defaults of columns are printed as the stream prints values.
+	maps.Copy(cfg.RuntimeParams, settings)
 	cfg.RuntimeParams["application_name"] = applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance)
-	cfg.RuntimeParams["client_encoding"] = "UTF8"
 	cfg.RuntimeParams["statement_timeout"] = strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10)
 	cfg.RuntimeParams["lock_timeout"] = strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10)
 	conn, err := pgx.ConnectConfig(ctx, cfg)

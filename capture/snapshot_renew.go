@@ -1,0 +1,149 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/dbmazz/dbmazz/bus/cdc"
+)
+
+// renew copies tables again from the start. Where nothing is to be copied unasked it says
+// what to do instead, except for a table that was made anew: what the sink has is that of
+// another one.
+func (n *snapshots) renew(ctx context.Context, again []recopy) error {
+	var wanted []recopy
+	for _, a := range again {
+		name := a.table.String()
+		if n.c.cfg.SnapshotStore == nil || n.c.cfg.Snapshot == SnapshotNever && !a.fresh {
+			n.c.log.WarnContext(ctx, "rows in the sink may differ from those of the source until they change",
+				"table", name, "because", a.why, "run", "dbmazz snapshot --tables "+name)
+			continue
+		}
+		n.c.log.InfoContext(ctx, "existing rows are copied again", "table", name, "because", a.why)
+		wanted = append(wanted, a)
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	tables := n.c.Tables()
+	return n.update(ctx, func(s *snapshotState) {
+		s.join(tables, CopyNone, false)
+		for _, a := range wanted {
+			i := slices.IndexFunc(s.Tables, func(c *tableCopy) bool { return c.Table == a.table })
+			if i < 0 {
+				continue // Not wanted any more.
+			}
+			// A worker that has the one before notices, and leaves it.
+			s.Tables[i] = &tableCopy{Table: a.table, State: CopyWaiting, Joined: true, Empty: a.fresh || s.Tables[i].Empty}
+		}
+	})
+}
+
+// renewed takes in that tables are copied again, before the next change of them: updates
+// that leave values out may be passed over from here on, since the sink may lack the row.
+func (d *desk) renewed(again []recopy) {
+	if d == nil {
+		return
+	}
+	d.n.mu.Lock()
+	defer d.n.mu.Unlock()
+	if d.n.state == nil {
+		return
+	}
+	for _, a := range again {
+		c := d.n.state.find(a.table)
+		if c == nil || !c.open() {
+			continue
+		}
+		t := d.tables[a.table]
+		if t == nil {
+			t = &deskTable{}
+			d.tables[a.table] = t
+		}
+		t.copied = c
+		d.version++
+	}
+}
+
+// clear has the sink remove the rows of the table that had the name before. All that the
+// log has of that one must be in the stream first; it was dropped before the catalog had
+// the present one.
+func (w *worker) clear(ctx context.Context) error {
+	w.n.mu.Lock()
+	empty := w.t.Empty
+	w.n.mu.Unlock()
+	if !empty {
+		return nil
+	}
+	c := &chunk{table: w.t}
+	var err error
+	if c.relation, err = catalogRelation(ctx, w.conn, w.major, w.c.cfg.Publication, &w.info); err != nil {
+		return err
+	}
+	if c.schema, _, err = describe(ctx, w.conn, c.relation, nil); err != nil {
+		return err
+	}
+	if err := w.head(ctx, c); err != nil {
+		return err
+	}
+	stop := w.flushWhile(ctx)
+	err = w.d.do(ctx, func(ctx context.Context) (bool, error) { return w.d.empty(ctx, c) })
+	stop()
+	if err != nil {
+		return err
+	}
+	return w.n.update(ctx, func(*snapshotState) {
+		w.t.Empty, w.t.Emptied = false, c.at
+		w.t.restart()
+	})
+}
+
+// empty writes the truncate. It reports false if the time has not come.
+func (d *desk) empty(ctx context.Context, c *chunk) (bool, error) {
+	if d.s.view.clear < c.end || d.s.view.clear < d.ready {
+		return false, nil
+	}
+	var err error
+	if c.schema, err = d.c.keepSchema(ctx, c.schema); err != nil {
+		return false, err
+	}
+	d.s.starting()
+	if !d.s.out.BeginSnapshot(d.after, d.time) {
+		return false, nil
+	}
+	d.s.out.Truncate(0, []*cdc.Schema{c.schema})
+	d.s.out.EndSnapshot()
+	c.at = d.s.out.Last()
+	for _, w := range d.windowsOf(c.table.Table) {
+		w.empty()
+	}
+	return true, nil
+}
+
+func (d *desk) windowsOf(t Table) []*window {
+	if c := d.tables[t]; c != nil {
+		return c.windows
+	}
+	return nil
+}
+
+// compareShapes compares the tables with what is remembered of them.
+func (c *Capture) compareShapes(ctx context.Context, conn *pgx.Conn, version int, infos []tableInfo, id *identity) (*findings, error) {
+	f := &findings{shapes: map[string]*shape{}}
+	for i := range infos {
+		if infos[i].oid == 0 {
+			continue
+		}
+		r, err := catalogRelation(ctx, conn, version, c.cfg.Publication, &infos[i])
+		if err != nil {
+			return nil, err
+		}
+		if err := observe(ctx, conn, r, infos[i].appends(), id, f); err != nil {
+			return nil, fmt.Errorf("look at table %s: %w", infos[i].table, err)
+		}
+	}
+	return f, nil
+}
