@@ -30,8 +30,7 @@ type chunk struct {
 	schema   *cdc.Schema
 	estimate uint64 // rows of the table
 
-	data []byte // tuples in wire form
-	ends []int  // of each of them
+	buffers
 	last []string
 	// full tells that it was cut off, ended that the table has no more rows.
 	full, ended bool
@@ -44,6 +43,12 @@ type chunk struct {
 	at   cdc.Position // of the last row, once it is written
 	// again says why the chunk must be read again, empty if it need not be.
 	again string
+}
+
+// buffers hold the rows of a chunk.
+type buffers struct {
+	data []byte // tuples in wire form
+	ends []int  // of each of them
 }
 
 func (c *chunk) row(i int) cdc.Tuple {

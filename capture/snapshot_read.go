@@ -84,7 +84,7 @@ func (w *worker) read(ctx context.Context, from copyMark, singles []*singleKey) 
 	if err := w.look(ctx); err != nil {
 		return nil, err
 	}
-	c := &chunk{table: w.t, window: &window{}, singles: singles}
+	c := &chunk{table: w.t, window: &window{}, singles: singles, buffers: w.buffers()}
 	mark := 0
 	if err := w.d.do(ctx, func(context.Context) (bool, error) {
 		if w.d.s.view.clear < w.d.ready {
@@ -106,6 +106,14 @@ func (w *worker) read(ctx context.Context, from copyMark, singles []*singleKey) 
 	w.size(c)
 	w.n.pay(len(c.ends))
 	return c, nil
+}
+
+// buffers returns empty ones for a chunk.
+func (w *worker) buffers() (b buffers) {
+	if n := len(w.spare); n > 0 {
+		b, w.spare = w.spare[n-1], w.spare[:n-1]
+	}
+	return buffers{data: b.data[:0], ends: b.ends[:0]}
 }
 
 // fill reads the rows of a chunk.

@@ -164,8 +164,10 @@ type worker struct {
 	info  tableInfo
 	major int
 	// rows is how many to read at a time, as far as memory allows.
-	rows   int
-	tries  int
+	rows  int
+	tries int
+	// spare are the buffers of chunks that are written, for others.
+	spare  []buffers
 	joined bool // transactions that were running when the table joined have ended
 }
 
@@ -273,6 +275,7 @@ func (w *worker) finish(ctx context.Context, p *written) (again string, err erro
 		return p.c.again, err
 	}
 	w.tries = 0
+	w.spare = append(w.spare, p.c.buffers)
 	applied := w.n.applied()
 	return "", w.n.update(ctx, func(*snapshotState) {
 		w.t.err = ""
