@@ -28,6 +28,17 @@ type start struct {
 	from      cdc.Position // what the first frame continues
 	fromEnd   cdc.LSN
 	witness   witness
+	tables    []tableInfo
+}
+
+// oid returns that of a table, zero if it is not one of those that are captured.
+func (st *start) oid(table Table) uint32 {
+	for i := range st.tables {
+		if st.tables[i].table == table {
+			return st.tables[i].oid
+		}
+	}
+	return 0
 }
 
 // prepare checks everything, sets up what is missing, and connects.
@@ -119,6 +130,7 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 			p.appends = append(p.appends, infos[i].table)
 		}
 	}
+	st.tables = infos
 	before := len(out)
 	if p.slot != nil {
 		p.slot.check(srv, &out)

@@ -116,6 +116,9 @@ func (n *snapshots) plan(ctx context.Context, st *start, p *place) error {
 		default:
 			s.join(wanted, CopyWaiting, true)
 		}
+		for _, t := range s.Tables {
+			t.identify(st.oid(t.Table))
+		}
 	})
 }
 

@@ -26,7 +26,7 @@ func (w *worker) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.major = srv.version
+	w.major, w.standby = srv.version, srv.standby
 	return nil
 }
 
@@ -175,8 +175,25 @@ func (w *worker) look(ctx context.Context) error {
 	switch {
 	case w.info.oid == 0:
 		return setupProblem("Table '%s' does not exist", w.t.Table)
-	case !w.t.Joined || w.joined:
+	case w.t.OID != w.info.oid:
+		anew := w.t.OID != 0
+		if err := w.n.update(ctx, func(*snapshotState) { w.t.identify(w.info.oid) }); err != nil {
+			return err
+		}
+		if anew {
+			return errCopyStop
+		}
+	}
+	if !w.t.Joined || w.joined {
 		return nil
+	}
+	return w.outlive(ctx)
+}
+
+// outlive waits for the transactions that changed the table before it was published.
+func (w *worker) outlive(ctx context.Context) error {
+	if w.standby {
+		return w.outliveAll(ctx)
 	}
 	holders, err := writers(ctx, w.conn, w.info.oid, nil)
 	for err == nil && len(holders) > 0 {
@@ -189,6 +206,34 @@ func (w *worker) look(ctx context.Context) error {
 	w.joined = err == nil
 	w.say("")
 	return err
+}
+
+// outliveAll waits for all transactions that have begun.
+func (w *worker) outliveAll(ctx context.Context) error {
+	var next int64
+	// The age of a number counts up to the next one that will be given out.
+	if err := w.conn.QueryRow(ctx, "SELECT (age('3'::xid)::bigint + 3) & 4294967295").Scan(&next); err != nil {
+		return fmt.Errorf("look at transactions: %w", err)
+	}
+	defer w.say("")
+	for {
+		var text string
+		if err := w.conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&text); err != nil {
+			return fmt.Errorf("look at transactions: %w", err)
+		}
+		seen, err := parseVisibility(text)
+		if err != nil {
+			return err
+		}
+		if seen.xmin >= seen.widen(uint32(next)) { //nolint:gosec // Masked.
+			w.joined = true
+			return nil
+		}
+		w.say("transactions of the primary that may have changed the table before it was captured must end")
+		if !sleep(ctx, pollEvery) {
+			return ctx.Err()
+		}
+	}
 }
 
 // writers returns the transactions that may have changed a table or a part of it, of
@@ -248,10 +293,13 @@ WHERE p.pubname = $1 AND r.prrelid = $2`, publication, oid).Scan(&filter)
 	return filter, nil
 }
 
+// estimateRows says how many rows a table has about: as many on a page as there were when
+// it was looked through last, or 60.
 func estimateRows(ctx context.Context, conn *pgx.Conn, oid uint32) (rows uint64, err error) {
 	err = conn.QueryRow(ctx, `
-SELECT COALESCE(sum(GREATEST(c.reltuples, 0)), 0)::bigint FROM pg_class c
-WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass) WHERE isleaf)`, oid).Scan(&rows)
+SELECT COALESCE(sum(CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages ELSE 60 END
+  * pg_relation_size(c.oid) / current_setting('block_size')::int), 0)::bigint FROM pg_class c
+WHERE c.relkind = 'r' AND ( c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass) WHERE isleaf))`, oid).Scan(&rows)
 	if err != nil {
 		return 0, fmt.Errorf("estimate the rows: %w", err)
 	}

@@ -44,7 +44,9 @@ const snapshotVersion = 1
 
 // tableCopy is the copy of one table.
 type tableCopy struct {
-	Table Table     `json:"table"`
+	Table Table `json:"table"`
+	// OID tells the table from one that is made later under its name.
+	OID   uint32    `json:"oid,omitempty"`
 	State CopyState `json:"state"`
 	// Joined tells that the table came into the publication while transactions were
 	// running that had changed it before, which are not in the stream.
@@ -141,6 +143,19 @@ func (t *tableCopy) over() bool { return t.last().Ended && len(t.missing()) == 0
 
 // restart forgets what was copied.
 func (t *tableCopy) restart() { t.Marks, t.Singles, t.Again = nil, nil, false }
+
+// identify takes the OID of the table. One that was made under the name of another has
+// rows that the stream never had, of transactions that may still run.
+func (t *tableCopy) identify(oid uint32) {
+	switch {
+	case oid == 0:
+		return
+	case t.OID != 0 && t.OID != oid && t.State != CopyNone:
+		t.restart()
+		t.State, t.Joined, t.Started, t.Finished = CopyWaiting, true, time.Time{}, time.Time{}
+	}
+	t.OID = oid
+}
 
 // open tells that the sink may lack rows of the table.
 func (t *tableCopy) open() bool { return t.State != CopyNone && t.State != CopyDone }

@@ -48,6 +48,7 @@ func (d *desk) work(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
+	d.estimate(ctx)
 	var running sync.WaitGroup
 	defer d.n.rest()
 	defer running.Wait()
@@ -86,6 +87,34 @@ func (d *desk) work(ctx context.Context) error {
 		case <-d.n.wake:
 		case <-tick.C:
 		}
+	}
+}
+
+// estimate finds out about how many rows are to be copied, so that it shows how much is
+// left before the last table has begun.
+func (d *desk) estimate(ctx context.Context) {
+	d.n.mu.Lock()
+	var open []*tableCopy
+	if d.n.state != nil {
+		for _, t := range d.n.state.Tables {
+			if t.open() && t.Estimate == 0 && t.OID != 0 {
+				open = append(open, t)
+			}
+		}
+	}
+	d.n.mu.Unlock()
+	for _, t := range open {
+		var rows uint64
+		if err := d.c.source.with(ctx, func(conn *pgx.Conn) (err error) {
+			rows, err = estimateRows(ctx, conn, t.OID)
+			return err
+		}); err != nil {
+			d.c.log.DebugContext(ctx, "rows are not estimated", "table", t.Table.String(), "err", err)
+			return
+		}
+		d.n.mu.Lock()
+		t.Estimate = max(t.Estimate, rows)
+		d.n.mu.Unlock()
 	}
 }
 
@@ -163,6 +192,9 @@ type worker struct {
 	conn  *pgx.Conn
 	info  tableInfo
 	major int
+	// standby tells that the server is one. It shows neither what a transaction of the
+	// primary has locked nor which of them are in a snapshot.
+	standby bool
 	// rows is how many to read at a time, as far as memory allows.
 	rows  int
 	tries int
@@ -182,7 +214,10 @@ func (w *worker) run(ctx context.Context) error {
 	if err := w.look(ctx); err != nil {
 		return err
 	}
-	if w.info.appends() {
+	switch {
+	case w.info.appends() && w.standby:
+		return setupProblem("Table '%s' has no key, and a standby does not show what is in a snapshot of it: give the table a key, or copy it from the primary", w.t.Table)
+	case w.info.appends():
 		return w.runWhole(ctx)
 	}
 	if err := w.clear(ctx); err != nil {
