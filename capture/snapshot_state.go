@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -235,15 +236,29 @@ func (n *snapshots) load(ctx context.Context) error {
 		n.state = nil
 		return nil
 	}
-	state := new(snapshotState)
-	if err := json.Unmarshal(value, state); err != nil {
-		return fmt.Errorf("decode the state of the snapshot: %w", err)
-	}
-	if state.Version != snapshotVersion {
-		return fmt.Errorf("the state of the snapshot has version %d, this program reads %d: run the version that wrote it, or a newer one", state.Version, snapshotVersion)
+	state, err := decodeSnapshotState(value)
+	if err != nil {
+		return err
 	}
 	n.state = state
 	return nil
+}
+
+// decodeSnapshotState reads the stored form. It refuses what this program does not write.
+func decodeSnapshotState(value []byte) (*snapshotState, error) {
+	state := new(snapshotState)
+	if err := json.Unmarshal(value, state); err != nil {
+		return nil, fmt.Errorf("decode the state of the snapshot: %w", err)
+	}
+	if state.Version != snapshotVersion {
+		return nil, fmt.Errorf("the state of the snapshot has version %d, this program reads %d: run the version that wrote it, or a newer one", state.Version, snapshotVersion)
+	}
+	for _, t := range state.Tables {
+		if t == nil || slices.Contains(t.Singles, nil) {
+			return nil, errors.New("decode the state of the snapshot: it lists a table or a key that is not there; delete it to copy the tables anew")
+		}
+	}
+	return state, nil
 }
 
 // update changes what is remembered and stores it durably before it returns. After an

@@ -40,7 +40,7 @@ func DefaultType(c cdc.Column, key bool) string { return createTarget(&c, key).S
 
 // CreateTable returns the statement that Prepare runs.
 func CreateTable(s *cdc.Schema, replicas int) string {
-	return createTable(s, "`db`.`"+s.Table+"`", replicas)
+	return createTable(s, "`db`."+quoteName(s.Table), replicas)
 }
 
 // RowWriter encodes rows of a table as Prepare would create it.

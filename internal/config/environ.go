@@ -86,9 +86,13 @@ func ReadDotEnv(path string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read environment file: %w", err)
 	}
+	return parseDotEnv(path, string(data))
+}
+
+func parseDotEnv(path, text string) ([]string, error) {
 	var environ []string
 	number := 0
-	for line := range strings.Lines(strings.TrimPrefix(string(data), "\ufeff")) {
+	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) {
 		number++
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
