@@ -135,7 +135,11 @@ func checkBody(t *testing.T, schema *cdc.Schema, row *apply.Row, values []cdc.Va
 				t.Fatalf("NULL of %q was written as %s", name, out)
 			}
 		default:
-			roundTrip(t, strings.ToLower(starrocks.DefaultType(schema.Columns[i], isKey)), isKey, v.Bytes, string(out))
+			target, text := strings.ToLower(starrocks.DefaultType(schema.Columns[i], isKey)), v.Bytes
+			if target == "json" {
+				text = bytes.Trim(text, " \t\n\r") // Blanks around a document are between the tokens of the body.
+			}
+			roundTrip(t, target, isKey, text, string(out))
 		}
 	}
 	if version := string(got["dbmazz_cdc_version"]); !removed && version != "255" {
