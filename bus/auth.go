@@ -1,16 +1,17 @@
 package bus
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/dbmazz/dbmazz/internal/tlsfiles"
 )
 
 // Auth says how to authenticate with the servers of a URL.
@@ -90,34 +91,31 @@ func (a Auth) options() ([]nats.Option, error) {
 }
 
 // options returns those of the client; see [Auth.options].
-func (f TLSFiles) options() ([]nats.Option, error) {
-	var options []nats.Option
-	if f.CAFile != "" {
-		if _, err := readAuthorities(f.CAFile); err != nil {
-			return nil, err
-		}
-		options = append(options, nats.RootCAs(f.CAFile))
+func (f TLSFiles) options(log *slog.Logger) ([]nats.Option, error) {
+	if f == (TLSFiles{}) {
+		return nil, nil
 	}
+	files := tlsfiles.New(f.names(), log)
+	if _, err := files.Roots(); err != nil {
+		return nil, err
+	}
+	var cert nats.TLSCertHandler
+	var roots nats.RootCAsHandler
 	if f.CertFile != "" {
-		if _, err := tls.LoadX509KeyPair(f.CertFile, f.KeyFile); err != nil {
-			return nil, fmt.Errorf("read NATS client certificate %s and key: %w", f.CertFile, err)
-		}
-		options = append(options, nats.ClientCert(f.CertFile, f.KeyFile))
+		cert = files.Certificate
 	}
-	return options, nil
+	if f.CAFile != "" {
+		roots = files.Roots
+	}
+	return []nats.Option{nats.ClientTLSConfig(cert, roots)}, nil
 }
 
-func readAuthorities(file string) (*x509.CertPool, error) {
-	data, err := os.ReadFile(file) //nolint:gosec // A configured file.
-	if err != nil {
-		return nil, fmt.Errorf("read certificate authorities: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("read certificate authorities: %s holds no PEM certificate", file)
-	}
-	return pool, nil
+func (f TLSFiles) names() tlsfiles.Names {
+	return tlsfiles.Names{CA: f.CAFile, Cert: f.CertFile, Key: f.KeyFile}
 }
+
+// settings name what an operator sets about connections to a URL.
+var settings = tlsfiles.Settings{Address: "BUS_URL", CA: "BUS_TLS_CA_FILE", Cert: "BUS_TLS_CERT_FILE and BUS_TLS_KEY_FILE"}
 
 // servers are those of a URL list.
 type servers struct {

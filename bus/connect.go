@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
+
+	"github.com/dbmazz/dbmazz/internal/tlsfiles"
 )
 
 // connect opens the connection, once; from then on it reconnects by itself for ever.
@@ -50,6 +52,9 @@ func (b *Bus) connect() error {
 		if !b.local() && (errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired)) {
 			remedy = remedyAuth
 		}
+		if better := tlsfiles.Remedy(err, settings); better != "" && !b.local() {
+			remedy = better
+		}
 		return &ConnectError{Server: where.String(), Err: where.redacted(err), Remedy: remedy}
 	}
 	if b.js, err = jetstream.New(b.nc); err != nil {
@@ -87,7 +92,7 @@ func (c *Config) remote() ([]nats.Option, servers, error) {
 	if err != nil {
 		return nil, where, err
 	}
-	files, err := c.TLS.options()
+	files, err := c.TLS.options(c.Logger)
 	return append(auth, files...), where, err
 }
 
@@ -114,7 +119,7 @@ func (b *Bus) reconnecting(where servers) []nats.Option {
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil && b.link.news(err.Error()) {
-				b.log.Warn("bus is not reachable", "server", where.String(), "err", where.redacted(err))
+				b.log.Warn("bus is not reachable", "server", where.String(), "err", where.redacted(err), "remedy", tlsfiles.Remedy(err, settings))
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {

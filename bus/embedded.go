@@ -61,7 +61,7 @@ func (e *embedded) open(ctx context.Context, cfg *Config) error {
 	if e.key, err = folderKey(cfg.DataDir, true); err != nil {
 		return err
 	}
-	if e.tls, err = cfg.ListenTLS.listener(); err != nil {
+	if e.tls, err = cfg.ListenTLS.listener(e.log); err != nil {
 		return err
 	}
 	e.mu.Lock()

@@ -3,15 +3,19 @@ package capture
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/dbmazz/dbmazz/internal/tlsfiles"
 )
 
 // source connects to the server: for SQL, on one connection that is kept, and for
@@ -20,26 +24,61 @@ type source struct {
 	cfg *Config
 	// epoch is that of the stream that this capture publishes to.
 	epoch func() string
-	sql   *pgx.ConnConfig
 	addr  string
 	turn  chan struct{} // holds one token: the right to use conn
 	conn  *pgx.Conn
+
+	mu      sync.Mutex
+	sql     *pgx.ConnConfig // of the last connection
+	problem string          // with the files that the URL names
 }
 
 func newSource(cfg *Config, epoch func() string) (*source, error) {
-	sql, err := pgx.ParseConfig(cfg.SourceURL)
+	sql, err := parseSource(cfg)
 	if err != nil {
 		// The error may quote parts of the URL, the password among them.
 		return nil, errors.New("source URL is not a valid PostgreSQL connection URL: want postgres://user:password@host:5432/database, with special characters in user and password percent-encoded")
+	}
+	s := &source{cfg: cfg, epoch: epoch, sql: sql, addr: hosts(&sql.Config), turn: make(chan struct{}, 1)}
+	s.turn <- struct{}{}
+	return s, nil
+}
+
+func parseSource(cfg *Config) (*pgx.ConnConfig, error) {
+	sql, err := pgx.ParseConfig(cfg.SourceURL)
+	if err != nil {
+		return nil, err
 	}
 	if sql.ConnectTimeout == 0 {
 		sql.ConnectTimeout = cfg.ConnectTimeout
 	}
 	sql.DialFunc = dial
 	delete(sql.RuntimeParams, "replication")
-	s := &source{cfg: cfg, epoch: epoch, sql: sql, addr: hosts(&sql.Config), turn: make(chan struct{}, 1)}
-	s.turn <- struct{}{}
-	return s, nil
+	return sql, nil
+}
+
+// config is that of the next connection. The files that the URL names (sslrootcert,
+// sslcert, sslkey, the password file) are read again each time; while they cannot be used,
+// as in the middle of a renewal, what was read before is.
+func (s *source) config() *pgx.ConnConfig {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sql, err := parseSource(s.cfg)
+	problem := ""
+	if err == nil {
+		s.sql = sql
+	} else {
+		// The whole error may quote parts of the URL.
+		problem = "a file that it names cannot be used"
+		if file, ok := errors.AsType[*fs.PathError](err); ok {
+			problem = file.Error()
+		}
+	}
+	if problem != s.problem && problem != "" {
+		s.cfg.Logger.Warn("changed files of the source url cannot be used, the previous ones stay in use", "err", problem)
+	}
+	s.problem = problem
+	return s.sql.Copy()
 }
 
 // dial opens a connection that notices a dead peer by itself: nothing above it may set
@@ -82,7 +121,7 @@ var settings = map[string]string{
 
 // connectSQL opens a connection for statements.
 func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
-	cfg := s.sql.Copy()
+	cfg := s.config()
 	// Defaults of columns are printed as the stream prints values.
 	maps.Copy(cfg.RuntimeParams, settings)
 	cfg.RuntimeParams["application_name"] = applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance)
@@ -97,7 +136,7 @@ func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 
 // connectCopy opens a connection to read tables, which prints values as the stream does.
 func (s *source) connectCopy(ctx context.Context) (*pgx.Conn, error) {
-	cfg := s.sql.Copy()
+	cfg := s.config()
 	maps.Copy(cfg.RuntimeParams, settings)
 	maps.Copy(cfg.RuntimeParams, map[string]string{
 		"application_name":            applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance),
@@ -119,7 +158,7 @@ func (s *source) connectCopy(ctx context.Context) (*pgx.Conn, error) {
 
 // connectReplication opens a connection that speaks the replication protocol.
 func (s *source) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
-	cfg := s.sql.Config.Copy()
+	cfg := &s.config().Config
 	maps.Copy(cfg.RuntimeParams, settings)
 	cfg.RuntimeParams["application_name"] = applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance)
 	cfg.RuntimeParams["replication"] = "database"
@@ -146,8 +185,14 @@ func (s *source) connectError(err error) error {
 			cause = oneLine(connErr.Unwrap())
 		}
 	}
+	if remedy := tlsfiles.Remedy(err, settingsOfURL); remedy != "" {
+		cause += ": " + remedy
+	}
 	return setupProblem("PostgreSQL connection failed to '%s': %s", s.addr, cause)
 }
+
+// settingsOfURL name what an operator sets about TLS to the source.
+var settingsOfURL = tlsfiles.Settings{Address: "SOURCE_URL", CA: "sslrootcert of SOURCE_URL", Cert: "sslcert and sslkey of SOURCE_URL"}
 
 // with runs f with the connection that is kept, which it opens when needed. After an
 // error the connection is closed, so that the next use starts afresh.

@@ -22,7 +22,7 @@ func sqlError(err error) error {
 	if errors.As(err, &my) && my.Number == codeAccessDenied {
 		return permanent(fmt.Errorf("access denied: check SINK_USER and SINK_PASSWORD, and the privileges of the user: %w", err))
 	}
-	return err
+	return reachError(err, sqlSettings)
 }
 
 // Check implements [apply.Sink].

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/dbmazz/dbmazz/apply"
+	"github.com/dbmazz/dbmazz/internal/tlsfiles"
 )
 
 const (
@@ -41,15 +42,16 @@ type loader struct {
 	log    *slog.Logger
 }
 
-func newLoader(config *Config, base *url.URL, d directory) *loader {
+func newLoader(config *Config, base *url.URL, d directory, files *tlsfiles.Files) *loader {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
 	transport := &http.Transport{
-		DialContext: (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:    dialer.DialContext,
+		DialTLSContext: dialTLS(files, dialer), // The dialer's time is for the handshake too.
 		// Zero would send the body at once, to the front end too.
 		ExpectContinueTimeout: continueTimeout,
 		MaxIdleConns:          idleConnsMax,
 		MaxIdleConnsPerHost:   idleConnsMax,
 		IdleConnTimeout:       time.Minute,
-		TLSHandshakeTimeout:   dialTimeout,
 		DisableCompression:    true,
 	}
 	client := &http.Client{
@@ -182,7 +184,7 @@ func (l *loader) send(ctx context.Context, address *url.URL, build func(context.
 		out.SetBasicAuth(l.config.User, l.config.Password)
 		in, err := l.http.Do(out)
 		if err != nil {
-			return nil, fmt.Errorf("reach %s: %w", address.Host, stripURL(err))
+			return nil, fmt.Errorf("reach %s: %w", address.Host, reachError(stripURL(err), httpsSettings))
 		}
 		data, err := io.ReadAll(io.LimitReader(in.Body, answerBytesMax))
 		in.Body.Close() //nolint:gosec // It was read to its end, or the error says why not.

@@ -12,10 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
-
 	"github.com/dbmazz/dbmazz/apply"
 	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/internal/tlsfiles"
 )
 
 // DeleteMode is what a delete in the source does in StarRocks.
@@ -47,6 +46,11 @@ type Config struct {
 	Password string
 	// DeleteMode defaults to DeleteSoft.
 	DeleteMode DeleteMode
+	// TLS names the files for connections with TLS: those to https addresses and, with
+	// SQLTLS, that of the MySQL protocol. They are read anew for each connection.
+	TLS tlsfiles.Names
+	// SQLTLS demands TLS of the MySQL protocol.
+	SQLTLS bool
 	// TrustedHosts are further hosts, or host:port, that a load may be redirected
 	// to and that get the credentials then. The configured hosts and those that
 	// StarRocks lists as its own need not be named.
@@ -206,22 +210,17 @@ func New(config Config) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	my := mysql.NewConfig()
-	my.Net, my.Addr, my.User, my.Passwd = "tcp", config.MySQLAddr, config.User, config.Password
-	my.InterpolateParams = true
-	my.Timeout = dialTimeout
-	my.Logger = &mysql.NopLogger{}
-	my.ConnectionAttributes = "program_name:" + strings.NewReplacer(",", " ", ":", " ").Replace(config.agent())
-	connector, err := mysql.NewConnector(my)
+	files := tlsfiles.New(config.TLS, config.Logger)
+	connector, err := newConnector(&config, files)
 	if err != nil {
-		return nil, errors.New("MySQL address or user: not usable in a connection")
+		return nil, err
 	}
 	s := &Sink{
 		config: config, db: sql.OpenDB(connector), retry: defaultBackoff,
 		layouts: map[layoutKey]*layout{}, owners: map[string]*cdc.Schema{}, unpublished: map[string]string{},
 		seen: map[string]bool{}, attempted: map[string]cdc.Position{}, missed: map[string]time.Time{}, appendBytes: appendBytesMax,
 	}
-	s.load = newLoader(&s.config, base, s)
+	s.load = newLoader(&s.config, base, s, files)
 	return s, nil
 }
 

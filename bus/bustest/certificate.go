@@ -53,16 +53,23 @@ func NewAuthority(tb testing.TB) *Authority {
 // clients, and its key.
 func (a *Authority) Issue(tb testing.TB, certFile, keyFile string, serial int64) {
 	tb.Helper()
+	a.IssueAs(tb, certFile, keyFile, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(serial) })
+}
+
+// IssueAs writes a certificate as Issue does, after a change of what it says.
+func (a *Authority) IssueAs(tb testing.TB, certFile, keyFile string, change func(*x509.Certificate)) {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"},
-		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
+	change(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		tb.Fatal(err)

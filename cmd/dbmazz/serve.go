@@ -17,6 +17,7 @@ import (
 	"github.com/dbmazz/dbmazz/api"
 	"github.com/dbmazz/dbmazz/apply/starrocks"
 	"github.com/dbmazz/dbmazz/internal/config"
+	"github.com/dbmazz/dbmazz/internal/tlsfiles"
 )
 
 // The commands that run stages until they are told to stop.
@@ -184,6 +185,7 @@ func newSink(c config.Config, create bool, log *slog.Logger) (*starrocks.Sink, e
 		Database: c.SinkDatabase, User: c.SinkUser, Password: c.SinkPassword.Reveal(),
 		DeleteMode: starrocks.DeleteMode(c.SinkDeleteMode), TrustedHosts: c.SinkBEHosts,
 		LoadTimeout: c.SinkLoadTimeout, CreateTables: true, CreateDatabase: create, Instance: c.Instance, Logger: log,
+		TLS: tlsfiles.Names{CA: c.SinkTLSCAFile, Cert: c.SinkTLSCertFile, Key: c.SinkTLSKeyFile}, SQLTLS: c.SinkSQLTLS,
 	})
 }
 

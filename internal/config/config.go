@@ -67,6 +67,11 @@ type Config struct {
 	// SinkBEHosts are host or host:port, as given.
 	SinkBEHosts     []string
 	SinkLoadTimeout time.Duration
+	SinkTLSCAFile   string
+	SinkTLSCertFile string
+	SinkTLSKeyFile  string
+	// SinkSQLTLS demands TLS of the MySQL protocol.
+	SinkSQLTLS bool
 	// SinkRefusedRows is RefusedStop or RefusedDeadLetter.
 	SinkRefusedRows string
 

@@ -178,32 +178,73 @@ func (l *loader) combine() {
 		l.warn("GRPC_PORT", "ignored, since GRPC_ADDR names a port")
 	}
 	c.grpcPort = 0
-	if (c.GRPCTLSCertFile == "") != (c.GRPCTLSKeyFile == "") {
-		name, other := "GRPC_TLS_CERT_FILE", "GRPC_TLS_KEY_FILE"
-		if c.GRPCTLSCertFile == "" {
-			name, other = other, name
-		}
-		l.problem(name, "it needs %s as well", other)
-	}
+	l.pair("GRPC_TLS_CERT_FILE", c.GRPCTLSCertFile, "GRPC_TLS_KEY_FILE", c.GRPCTLSKeyFile)
+	l.pair("SINK_TLS_CERT_FILE", c.SinkTLSCertFile, "SINK_TLS_KEY_FILE", c.SinkTLSKeyFile)
 	if c.GRPCTLSClientCAFile != "" && c.GRPCTLSCertFile == "" {
 		l.problem("GRPC_TLS_CLIENT_CA_FILE", "it needs GRPC_TLS_CERT_FILE and GRPC_TLS_KEY_FILE as well")
 	}
 	c.FlushBytesSet = l.values["FLUSH_BYTES"] != ""
+	l.combineSink()
 	l.combineBus()
+	l.checkFiles()
 	l.checkExposure("GRPC_ADDR", c.GRPCAddr)
 	l.checkExposure("METRICS_ADDR", c.MetricsAddr)
+}
+
+// pair refuses one of two files without the other.
+func (l *loader) pair(name, value, other, otherValue string) {
+	switch {
+	case value != "" && otherValue == "":
+		l.problem(name, "it needs %s as well", other)
+	case value == "" && otherValue != "":
+		l.problem(other, "it needs %s as well", name)
+	}
+}
+
+// combineSink checks the settings of the sink against each other.
+func (l *loader) combineSink() {
+	c := &l.config
+	if c.SinkSQLTLS || strings.HasPrefix(c.SinkURL, "https://") {
+		return
+	}
+	for name, value := range map[string]string{"SINK_TLS_CA_FILE": c.SinkTLSCAFile, "SINK_TLS_CERT_FILE": c.SinkTLSCertFile} {
+		if value != "" {
+			l.warn(name, "it has no effect, since SINK_URL is not https and SINK_SQL_TLS is not set")
+		}
+	}
+}
+
+// checkFiles warns of files with secrets that others can read or change: everybody, or for
+// changes the group. A group may read them, which is how secrets are mounted in containers.
+func (l *loader) checkFiles() {
+	const others, groupWrite = 0o007, 0o020
+	c := &l.config
+	files := []struct{ name, path string }{
+		{"GRPC_TLS_KEY_FILE", c.GRPCTLSKeyFile},
+		{"SINK_TLS_KEY_FILE", c.SinkTLSKeyFile},
+		{"BUS_TLS_KEY_FILE", c.BusTLSKeyFile},
+		{"BUS_NKEY_FILE", c.BusNKeyFile},
+		{"BUS_CREDS_FILE", c.BusCredsFile},
+	}
+	for i := range variables {
+		if v := &variables[i]; v.file {
+			files = append(files, struct{ name, path string }{v.name + fileSuffix, l.values[v.name+fileSuffix]})
+		}
+	}
+	for _, f := range files {
+		if f.path == "" {
+			continue
+		}
+		if info, err := os.Stat(f.path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&(others|groupWrite) != 0 {
+			l.warn(f.name, "%s can be read or changed by others (mode %#o): chmod 600 it, or mount it with mode 0400", f.path, info.Mode().Perm())
+		}
+	}
 }
 
 // combineBus checks the settings of the queue against each other.
 func (l *loader) combineBus() {
 	c := &l.config
-	if (c.BusTLSCertFile == "") != (c.BusTLSKeyFile == "") {
-		name, other := "BUS_TLS_CERT_FILE", "BUS_TLS_KEY_FILE"
-		if c.BusTLSCertFile == "" {
-			name, other = other, name
-		}
-		l.problem(name, "it needs %s as well", other)
-	}
+	l.pair("BUS_TLS_CERT_FILE", c.BusTLSCertFile, "BUS_TLS_KEY_FILE", c.BusTLSKeyFile)
 	if (c.BusUser == "") != c.BusPassword.IsZero() {
 		l.problem("BUS_USER", "BUS_USER and BUS_PASSWORD need each other")
 	}

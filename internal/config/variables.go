@@ -119,6 +119,22 @@ var variables = []variable{
 			"besides those that the sink itself lists.",
 	},
 	{
+		name: "SINK_TLS_CA_FILE", set: text(func(c *Config) *string { return &c.SinkTLSCAFile }),
+		doc: "Certificates (PEM) that an https SINK_URL, and with SINK_SQL_TLS the MySQL protocol, are verified with, instead of the system's.",
+	},
+	{
+		name: "SINK_TLS_CERT_FILE", set: text(func(c *Config) *string { return &c.SinkTLSCertFile }),
+		doc: "Certificate chain (PEM) of this client, where the sink or a proxy before it asks for one; read again for each connection.",
+	},
+	{
+		name: "SINK_TLS_KEY_FILE", set: text(func(c *Config) *string { return &c.SinkTLSKeyFile }),
+		doc: "Key (PEM) of that certificate.",
+	},
+	{
+		name: "SINK_SQL_TLS", fallback: "false", set: boolean(func(c *Config) *bool { return &c.SinkSQLTLS }),
+		doc: "Demand TLS of the MySQL protocol too, where the front end has SSL set up.",
+	},
+	{
 		name: "SINK_LOAD_TIMEOUT_S", fallback: "120",
 		set: duration(func(c *Config) *time.Duration { return &c.SinkLoadTimeout }, unitSeconds, 1, 259_200),
 		doc: "Longest time one load may take, in seconds.",

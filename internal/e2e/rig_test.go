@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/jackc/pglogrepl"
 
 	"github.com/dbmazz/dbmazz/apply/starrocks/starrockstest"
+	"github.com/dbmazz/dbmazz/bus"
 	"github.com/dbmazz/dbmazz/internal/pgtest"
 )
 
@@ -104,7 +106,7 @@ func (r *rig) process(env map[string]string, args ...string) *service {
 		environ = append(environ, name+"="+env[name])
 	}
 	s := launch(r.t, append([]string{builds.binary(r.t, r.race)}, args...), r.dir, environ)
-	r.t.Cleanup(func() { r.inspect(s) })
+	r.t.Cleanup(func() { r.inspect(s, env) })
 	return s
 }
 
@@ -125,12 +127,16 @@ func (r *rig) start() *service {
 	return s
 }
 
-// inspect looks through the log of every process for what must never be in one.
-func (r *rig) inspect(s *service) {
-	log := s.out.String()
-	for _, secret := range r.secrets {
+// inspect looks through the log of every process, what its commands have printed and what
+// its API has answered, for what must never be in them.
+func (r *rig) inspect(s *service, env map[string]string) {
+	log, said := s.out.String(), s.said.String()
+	for _, secret := range append(secretsOf(env), r.secrets...) {
 		if strings.Contains(log, secret) {
-			r.t.Errorf("a password is in the log")
+			r.t.Errorf("a secret is in the log")
+		}
+		if strings.Contains(said, secret) {
+			r.t.Errorf("a secret is in what the API says")
 		}
 	}
 	for _, text := range []string{"panic:", "fatal error:", "DATA RACE", "report this as a bug"} {
@@ -138,6 +144,39 @@ func (r *rig) inspect(s *service) {
 			r.t.Errorf("%q is in the log", text)
 		}
 	}
+}
+
+// secretsOf are those that a process is given, in variables and files, and the key that it
+// makes for itself.
+func secretsOf(env map[string]string) (secrets []string) {
+	add := func(text string) {
+		if text = strings.TrimSpace(text); len(text) >= 6 {
+			secrets = append(secrets, text)
+		}
+	}
+	for _, name := range []string{"SINK_PASSWORD", "GRPC_TOKEN", "BUS_PASSWORD"} {
+		add(env[name])
+	}
+	if u, err := url.Parse(env["SOURCE_URL"]); err == nil {
+		password, _ := u.User.Password()
+		add(password)
+	}
+	files := []string{filepath.Join(env["BUS_DATA_DIR"], bus.KeyFile)}
+	for _, name := range []string{"BUS_NKEY_FILE", "BUS_CREDS_FILE", "SINK_PASSWORD_FILE", "GRPC_TOKEN_FILE", "BUS_PASSWORD_FILE", "SOURCE_URL_FILE", "GRPC_TLS_KEY_FILE", "BUS_TLS_KEY_FILE", "SINK_TLS_KEY_FILE"} {
+		files = append(files, env[name])
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // Not given, or gone with its folder.
+		}
+		for line := range strings.Lines(string(data)) {
+			if !strings.HasPrefix(line, "-") && len(line) > 12 {
+				add(line)
+			}
+		}
+	}
+	return secrets
 }
 
 // script queues faults of the sink.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -90,6 +91,7 @@ type service struct {
 	t    testing.TB
 	cmd  *exec.Cmd
 	out  *journal // stdout and stderr
+	said *journal // what the API has answered
 	done chan struct{}
 	err  error // valid once done is closed
 
@@ -105,7 +107,7 @@ var apiListens = regexp.MustCompile(`msg="api listens".* addr=(\S+)`)
 // launch starts the binary. It does not wait for anything.
 func launch(t testing.TB, command []string, dir string, environ []string) *service {
 	t.Helper()
-	s := &service{t: t, cmd: exec.Command(command[0], command[1:]...), out: &journal{}, done: make(chan struct{})} //nolint:gosec // Built here.
+	s := &service{t: t, cmd: exec.Command(command[0], command[1:]...), out: &journal{}, said: &journal{}, done: make(chan struct{})} //nolint:gosec // Built here.
 	s.cmd.Dir, s.cmd.Env, s.cmd.SysProcAttr = dir, environ, dieWithTests()
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
 	if err := s.cmd.Start(); err != nil {
@@ -137,9 +139,48 @@ func tail(text string) string {
 }
 
 // dial waits until the API listens and connects to it.
-func (s *service) dial() {
+func (s *service) dial(options ...grpc.DialOption) {
 	s.t.Helper()
-	var addr string
+	addr := s.address()
+	if len(options) == 0 {
+		options = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	}
+	options = append(options, grpc.WithUnaryInterceptor(s.hear), grpc.WithStreamInterceptor(s.hearStream))
+	conn, err := grpc.NewClient("passthrough:///"+addr, options...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.conn = conn
+	s.health, s.control = pb.NewHealthServiceClient(conn), pb.NewCdcControlServiceClient(conn)
+	s.status, s.metrics = pb.NewCdcStatusServiceClient(conn), pb.NewCdcMetricsServiceClient(conn)
+}
+
+// hear keeps every answer of the API, errors too, to look for secrets in them.
+func (s *service) hear(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, conn, options...)
+	fmt.Fprintln(s.said, method, reply, err)
+	return err
+}
+
+func (s *service) hearStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+	stream, err := open(ctx, desc, conn, method, options...)
+	return &heardStream{stream, s.said}, err
+}
+
+type heardStream struct {
+	grpc.ClientStream
+	said *journal
+}
+
+func (h *heardStream) RecvMsg(m any) error {
+	err := h.ClientStream.RecvMsg(m)
+	fmt.Fprintln(h.said, m, err)
+	return err
+}
+
+// address waits until the API listens.
+func (s *service) address() (addr string) {
+	s.t.Helper()
 	eventually(s.t, "the API listens", func() (bool, string) {
 		if s.exited() {
 			s.t.Fatalf("dbmazz has exited: %v", s.err)
@@ -151,13 +192,7 @@ func (s *service) dial() {
 		addr = found[1]
 		return true, ""
 	})
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.conn = conn
-	s.health, s.control = pb.NewHealthServiceClient(conn), pb.NewCdcControlServiceClient(conn)
-	s.status, s.metrics = pb.NewCdcStatusServiceClient(conn), pb.NewCdcMetricsServiceClient(conn)
+	return addr
 }
 
 func (s *service) exited() bool {

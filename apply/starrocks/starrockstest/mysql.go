@@ -13,7 +13,7 @@ import (
 
 // serveMySQL accepts connections until the listener closes.
 func (s *Server) serveMySQL(ln net.Listener, conns *connSet) {
-	conf := server.NewServer(mysqlVersion, mysql.DEFAULT_COLLATION_ID, mysql.AUTH_NATIVE_PASSWORD, nil, nil)
+	conf := server.NewServer(mysqlVersion, mysql.DEFAULT_COLLATION_ID, mysql.AUTH_NATIVE_PASSWORD, nil, s.opts.MySQLTLS)
 	users := server.NewInMemoryProvider()
 	users.AddUser(s.opts.User, s.opts.Password)
 	var wg sync.WaitGroup

@@ -1,6 +1,7 @@
 package starrockstest
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,9 @@ type Options struct {
 	MySQL string
 	// Admin is the host:port of the listener for faults and figures. Defaults to "127.0.0.1:0".
 	Admin string
+
+	// MySQLTLS lets clients of the MySQL protocol ask for TLS; nil offers none.
+	MySQLTLS *tls.Config
 
 	// User is the only account. Defaults to "root".
 	User string
