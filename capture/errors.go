@@ -52,6 +52,11 @@ func oneLine(err error) string {
 	return strings.ReplaceAll(err.Error(), "\n", " ")
 }
 
+// encodingProblem tells that the server could not turn a value into the encoding of the
+// connection: a character that UTF-8 has no equivalent of, or bytes that are none in the
+// encoding of the database.
+func encodingProblem(e *pgconn.PgError) bool { return e.Code == "22P05" || e.Code == "22021" }
+
 // repeatAfter is how often an error that stays the same is logged.
 const repeatAfter = 5 * time.Minute
 

@@ -157,19 +157,6 @@ CREATE TABLE p1 (v text, id int NOT NULL, k int NOT NULL); ALTER TABLE p ATTACH 
 	r.want("insert public.p (1,1,a)", "insert public.p (2,2,b)", "update public.p (1,1,c)", "delete public.p key(2,2,~)")
 }
 
-func TestValuesHaveTheirCanonicalTextWhateverTheServersDefaultsAre(t *testing.T) {
-	t.Parallel()
-	db := pgtest.Database(t)
-	db.Exec(fmt.Sprintf(`ALTER DATABASE %s SET DateStyle = 'SQL, DMY'; ALTER DATABASE %[1]s SET TimeZone = 'Asia/Kolkata';
-ALTER DATABASE %[1]s SET IntervalStyle = 'iso_8601'; ALTER DATABASE %[1]s SET extra_float_digits = 0; ALTER DATABASE %[1]s SET bytea_output = 'escape';
-ALTER ROLE CURRENT_USER IN DATABASE %[1]s SET DateStyle = 'German'`, db.Name()))
-	db.Exec(`CREATE TABLE t (id int PRIMARY KEY, d date, ts timestamptz, i interval, f float8, b bytea)`)
-	r := newRig(t, db, "t")
-	r.startStreaming()
-	db.Exec(`INSERT INTO t VALUES (1, '2024-02-03', '2024-02-03 04:05:06.7+02', '1 day 2:03', 0.1::float8 + 0.2, '\x00ff')`)
-	r.want(`insert public.t (1,2024-02-03,2024-02-03 02:05:06.7+00,1 day 02:03:00,0.30000000000000004,\x00ff)`)
-}
-
 func TestSchemaSaysLogicalTypes(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
@@ -188,8 +175,8 @@ ALTER TABLE t DROP COLUMN gone`)
 		got = append(got, fmt.Sprintf("%s %d/%d %s %t %d.%d", c.Name, c.Type, c.Elem, c.TypeName, c.NotNull, precision*btoi(c.Type == cdc.TypeNumeric), scale*btoi(c.Type == cdc.TypeNumeric)))
 	}
 	want := []string{
-		"id 3/0 integer true 0.0", "a 7/0 price false 10.2", "b 20/0 mood false 0.0", "c 22/3 integer[] false 0.0", "d 22/20 mood[] false 0.0",
-		"e 8/0 character varying(7) false 0.0", "f 22/7 numeric(5,1)[] false 0.0", "g 0/0 inet false 0.0", "h 22/7 price[] false 0.0",
+		"id 3/0 integer true 0.0", "a 7/0 public.price false 10.2", "b 20/0 public.mood false 0.0", "c 22/3 integer[] false 0.0", "d 22/20 public.mood[] false 0.0",
+		"e 8/0 character varying(7) false 0.0", "f 22/7 numeric(5,1)[] false 0.0", "g 0/0 inet false 0.0", "h 22/7 public.price[] false 0.0",
 		"i 8/0 text true 0.0", "j 9/0 character(3) false 0.0", "k 12/0 jsonb false 0.0",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

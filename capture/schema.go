@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -161,9 +163,12 @@ func describe(ctx context.Context, conn *pgx.Conn, r *relation, previous *cdc.Sc
 		return nil, false, err
 	}
 	for i, c := range r.columns {
+		if !utf8.ValidString(c.name) {
+			return nil, false, setupProblem("Table '%s' has a column whose name is not UTF-8, %q. Run: ALTER TABLE %s RENAME COLUMN, in a session whose client_encoding is that of the name", r.table, c.name, r.table.sqlName())
+		}
 		s.Columns = append(s.Columns, cdc.Column{
 			Name: c.name, Type: types[i].kind, Elem: elems[i], OID: c.oid, Mod: c.mod, BaseMod: types[i].mod,
-			TypeName: types[i].name, Identity: c.identity,
+			TypeName: strings.ToValidUTF8(types[i].name, "?"), Identity: c.identity,
 		})
 	}
 	cat, err := readCatalogTable(ctx, conn, r.oid, r.identity)

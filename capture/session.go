@@ -336,6 +336,9 @@ func (s *session) serverError(e *pgconn.PgError) error {
 	case e.Code == "42704" && strings.Contains(e.Message, "publication"):
 		return setupProblem("Failed to setup publication '%s': %s. PostgreSQL looks it up as of the time of each change, so it must be older than the slot. If no change since then is needed, drop the slot and start over with an empty stream",
 			s.c.cfg.Publication, text)
+	case encodingProblem(e):
+		return setupProblem("A changed value of the source cannot be turned into UTF-8: %s. The change stays in the log, so correct the value and %s",
+			text, startOver(s.c.cfg.Slot))
 	}
 	return fmt.Errorf("stream from slot %q: %w", s.c.cfg.Slot, e)
 }

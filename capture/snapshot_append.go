@@ -72,7 +72,7 @@ func (w *worker) readWhole(ctx context.Context) (err error) {
 		err = r.flush()
 	}
 	if err != nil {
-		return fmt.Errorf("read %s: %w", w.t.Table, err)
+		return w.readError(c, err)
 	}
 	if _, err = w.conn.Exec(ctx, "COMMIT"); err != nil {
 		return fmt.Errorf("read %s: %w", w.t.Table, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -76,6 +77,18 @@ type keyColumn struct {
 	collate              string // the index's collation as a clause, if it is not that of the column
 	less, equal, greater string
 	catalog              bool // the operators are in pg_catalog, under their usual names
+	// cast is set for a domain over an enumeration, which the operators of enumerations
+	// do not take.
+	cast string
+}
+
+// order writes the column for ORDER BY. The usual operators are also those that the type
+// is ordered by without them, and then the index of a domain is found.
+func (k *keyColumn) order() string {
+	if k.catalog {
+		return quote(k.name) + k.collate
+	}
+	return k.expression() + " USING " + k.less
 }
 
 // The index is that of readKey. Its operator classes say how it is ordered; the operators
@@ -88,7 +101,11 @@ SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
   max(format('OPERATOR(%I.%s)', n.nspname, o.oprname)) FILTER (WHERE ao.amopstrategy = 1),
   max(format('OPERATOR(%I.%s)', n.nspname, o.oprname)) FILTER (WHERE ao.amopstrategy = 3),
   max(format('OPERATOR(%I.%s)', n.nspname, o.oprname)) FILTER (WHERE ao.amopstrategy = 5),
-  bool_and(n.nspname = 'pg_catalog' AND o.oprname IN ('<', '=', '>'))
+  bool_and(n.nspname = 'pg_catalog' AND o.oprname IN ('<', '=', '>')),
+  COALESCE((WITH RECURSIVE base AS (
+    SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+    UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM base b JOIN pg_type t ON b.typtype = 'd' AND t.oid = b.typbasetype
+  ) SELECT '::' || format_type(oid, NULL) FROM base WHERE typtype = 'e' AND oid <> a.atttypid), '')
 FROM pg_index i, unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) WITH ORDINALITY k(attnum, opclass, coll, ord), pg_attribute a, pg_opclass c, pg_amop ao, pg_operator o, pg_namespace n
 WHERE i.indrelid = $1 AND i.indisvalid AND a.attrelid = $1 AND a.attnum = k.attnum AND k.ord <= i.indnkeyatts
   AND CASE WHEN $2 THEN i.indisreplident ELSE i.indisprimary END
@@ -102,7 +119,7 @@ func readKeyColumns(ctx context.Context, conn *pgx.Conn, oid uint32, identity by
 		return nil, fmt.Errorf("look up the order of the key: %w", err)
 	}
 	key, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k keyColumn, err error) {
-		return k, row.Scan(&k.name, &k.typeName, &k.collate, &k.less, &k.equal, &k.greater, &k.catalog)
+		return k, row.Scan(&k.name, &k.typeName, &k.collate, &k.less, &k.equal, &k.greater, &k.catalog, &k.cast)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up the order of the key: %w", err)
@@ -150,7 +167,7 @@ func (q *chunkQuery) sql() string {
 	if q.singles == nil && len(q.key) > 0 {
 		order := make([]string, len(q.key))
 		for i, k := range q.key {
-			order[i] = k.expression() + " USING " + k.less
+			order[i] = k.order()
 		}
 		sql += fmt.Sprintf(" ORDER BY %s LIMIT %d", strings.Join(order, ", "), q.limit)
 	}
@@ -197,12 +214,16 @@ func (q *chunkQuery) among() string {
 	return "(" + strings.Join(keys, " OR ") + ")"
 }
 
-// expression writes the column as the index has it.
-func (k *keyColumn) expression() string { return quote(k.name) + k.collate }
+// expression writes the column for a comparison, as the index has it.
+func (k *keyColumn) expression() string { return quote(k.name) + k.cast + k.collate }
 
 // literal writes a value of the column for SQL. standard_conforming_strings is on.
 func (k *keyColumn) literal(value string) string {
-	return "'" + strings.ReplaceAll(value, "'", "''") + "'::" + k.typeName
+	if k.typeName == `"char"` && !utf8.ValidString(value) {
+		// One byte, which is no text that the server would take.
+		return fmt.Sprintf("(%d)::%s", int8(value[0]), k.typeName) //nolint:gosec // As the server's cast has it.
+	}
+	return "'" + strings.ReplaceAll(value, "'", "''") + "'::" + k.typeName + k.cast
 }
 
 // copyReader takes the text format of COPY and makes tuples of it. The server prints the

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
 )
@@ -130,7 +131,7 @@ func (w *worker) fill(ctx context.Context, c *chunk, mark int, from copyMark) (e
 	}
 	r := &copyReader{c: c, columns: len(c.relation.columns), limit: w.chunkBytes()}
 	if _, err := w.conn.PgConn().CopyTo(ctx, r, q.sql()); err != nil && !c.full {
-		return fmt.Errorf("read %s: %w", w.t.Table, err)
+		return w.readError(c, err)
 	}
 	if n := len(c.ends); n > 0 {
 		c.last = keyTexts(c.row(n-1), c.schema.Key)
@@ -151,6 +152,19 @@ func (w *worker) fill(ctx context.Context, c *chunk, mark int, from copyMark) (e
 	}
 	c.ended = c.singles == nil && !c.full && len(c.ends) < q.limit
 	return w.head(ctx, c)
+}
+
+// readError says what to do about an error of reading that has a known cause.
+func (w *worker) readError(c *chunk, err error) error {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || !encodingProblem(e) {
+		return fmt.Errorf("read %s: %w", w.t.Table, err)
+	}
+	after := "in the rows that were read next"
+	if n := len(c.ends); n > 0 && len(c.schema.Key) > 0 {
+		after = fmt.Sprintf("in the rows after the one with key %q", keyTexts(c.row(n-1), c.schema.Key))
+	}
+	return setupProblem("Table '%s' has a value that cannot be turned into UTF-8, %s: %s. Correct the value; copying goes on by itself", w.t.Table, after, oneLine(err))
 }
 
 // head reads H: whatever the chunk has seen was logged before.

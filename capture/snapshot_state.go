@@ -81,7 +81,7 @@ type tableCopy struct {
 
 // copyMark is the end of a chunk. The numbers count from the start of the copy.
 type copyMark struct {
-	Key    []string     `json:"key,omitempty"` // the last that was read
+	Key    storedKey    `json:"key,omitempty"` // the last that was read
 	At     cdc.Position `json:"at"`            // of the last row
 	Rows   uint64       `json:"rows"`
 	Bytes  uint64       `json:"bytes"`
@@ -91,7 +91,7 @@ type copyMark struct {
 
 // singleKey is the key of one row.
 type singleKey struct {
-	Key []string `json:"key"`
+	Key storedKey `json:"key"`
 	// At is where its row was written, zero if it was not.
 	At cdc.Position `json:"at,omitzero"`
 }

@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net"
@@ -107,8 +108,9 @@ func hostPort(host string, port uint16) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-// settings fix the text form of values, which is the form they travel in, whatever the
-// server's, database's or role's defaults are.
+// settings fix the text form of values, which is the form they travel in, and the
+// meaning of the texts that are sent, whatever the server's, database's or role's
+// defaults are.
 var settings = map[string]string{
 	"client_encoding":    "UTF8",
 	"DateStyle":          "ISO, YMD",
@@ -117,21 +119,36 @@ var settings = map[string]string{
 	"extra_float_digits": "3",
 	"bytea_output":       "hex",
 	"lc_monetary":        "C",
+	// regclass and its like print names with their schema then, which say the same
+	// everywhere. The names of types in a schema's description are made here too.
+	"search_path":           "pg_catalog",
+	"quote_all_identifiers": "off",
+	// Keys and conditions of publications are sent back to the server.
+	"standard_conforming_strings": "on",
+	"array_nulls":                 "on",
+	"transform_null_equals":       "off",
+}
+
+// unhurried are the limits of time, which a role's default could end a long decode or
+// copy with. Not every version has all of them.
+var unhurried = map[string]string{
+	"statement_timeout": "0", "idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0",
 }
 
 // connectSQL opens a connection for statements.
 func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 	cfg := s.config()
-	// Defaults of columns are printed as the stream prints values.
 	maps.Copy(cfg.RuntimeParams, settings)
-	cfg.RuntimeParams["application_name"] = applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance)
-	cfg.RuntimeParams["statement_timeout"] = strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10)
-	cfg.RuntimeParams["lock_timeout"] = strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10)
+	maps.Copy(cfg.RuntimeParams, map[string]string{
+		"application_name":  applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance),
+		"statement_timeout": strconv.FormatInt(s.cfg.StatementTimeout.Milliseconds(), 10),
+		"lock_timeout":      strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10),
+	})
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, s.connectError(err)
 	}
-	return conn, nil
+	return conn, s.pin(ctx, conn.PgConn(), nil)
 }
 
 // connectCopy opens a connection to read tables, which prints values as the stream does.
@@ -139,10 +156,9 @@ func (s *source) connectCopy(ctx context.Context) (*pgx.Conn, error) {
 	cfg := s.config()
 	maps.Copy(cfg.RuntimeParams, settings)
 	maps.Copy(cfg.RuntimeParams, map[string]string{
-		"application_name":            applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance),
-		"statement_timeout":           "0",
-		"lock_timeout":                strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10),
-		"standard_conforming_strings": "on",
+		"application_name":  applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance),
+		"statement_timeout": "0",
+		"lock_timeout":      strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10),
 		// An error is better than rows that are missing.
 		"row_security": "off",
 		// The index of the key gives the rows in order at a cost per row that stays
@@ -153,28 +169,52 @@ func (s *source) connectCopy(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, s.connectError(err)
 	}
-	return conn, nil
+	return conn, s.pin(ctx, conn.PgConn(), unhurried)
 }
 
 // connectReplication opens a connection that speaks the replication protocol.
 func (s *source) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
 	cfg := &s.config().Config
 	maps.Copy(cfg.RuntimeParams, settings)
-	cfg.RuntimeParams["application_name"] = applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance)
-	cfg.RuntimeParams["replication"] = "database"
-	// A role's default could end the session or a long decode.
-	cfg.RuntimeParams["statement_timeout"] = "0"
-	cfg.RuntimeParams["idle_session_timeout"] = "0"
+	maps.Copy(cfg.RuntimeParams, map[string]string{
+		"application_name": applicationName(s.epoch(), s.cfg.Slot, s.cfg.Instance), "replication": "database", "statement_timeout": "0",
+	})
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == "42704" {
-		// idle_session_timeout came with PostgreSQL 14.
-		delete(cfg.RuntimeParams, "idle_session_timeout")
-		conn, err = pgconn.ConnectConfig(ctx, cfg)
-	}
 	if err != nil {
 		return nil, s.connectError(err)
 	}
-	return conn, nil
+	return conn, s.pin(ctx, conn, unhurried)
+}
+
+// noEncoding is a database whose bytes mean nothing to the server, which converts none.
+const noEncoding = "SQL_ASCII"
+
+// pin makes the settings those that are wanted, and more of them, as far as the server
+// has them. The connection has asked for most of them when it began, but a login event
+// trigger comes after that. On an error the connection is closed.
+//
+// The bytes of an SQL_ASCII database are taken as they are. As UTF-8 the server would
+// check them and end the stream at the first row with others, with nothing to say which;
+// the sink names it.
+func (s *source) pin(ctx context.Context, conn *pgconn.PgConn, more map[string]string) error {
+	wanted := maps.Clone(settings)
+	maps.Copy(wanted, more)
+	if conn.ParameterStatus("server_encoding") == noEncoding {
+		wanted["client_encoding"] = noEncoding
+	}
+	values := make([]string, 0, len(wanted))
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		values = append(values, "('"+name+"', '"+wanted[name]+"')")
+	}
+	_, err := conn.Exec(ctx, "SELECT pg_catalog.set_config(w.name, w.value, false) FROM (VALUES "+strings.Join(values, ", ")+
+		") w (name, value) JOIN pg_catalog.pg_settings s ON s.name OPERATOR(pg_catalog.=) w.name").ReadAll()
+	if err == nil {
+		return nil
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(closing) // It is given up whatever Close says.
+	return fmt.Errorf("fix the settings of the session: %w", err)
 }
 
 // connectError says where connecting failed and why, never with which password.

@@ -112,8 +112,8 @@ var mappings = []mapping{
 			"wider or without precision VARCHAR(1048576)",
 		keyDoc:  "VARCHAR, without trailing zeros of the fraction",
 		accepts: []accepted{{targetDecimal, encodeDecimal}, {targetBigInt, encodeInt}, {targetLargeInt, encodeLargeInt}},
-		note: "Never rounded: a value with more digits than the column has is refused. NaN and Infinity are refused, " +
-			"except in a VARCHAR column.",
+		note: "Never rounded: a value with more digits than the column has is refused, and so is one that prints with a " +
+			"fraction in an integer column, 1.00 too. NaN and Infinity are refused, except in a VARCHAR column.",
 	},
 	{
 		source: cdc.TypeText, names: "text, varchar, name, citext, xml",
@@ -142,8 +142,9 @@ var mappings = []mapping{
 	{
 		source: cdc.TypeJSONB, names: "jsonb", value: always(simple(targetJSON)), key: keyText,
 		accepts: []accepted{{targetJSON, encodeJSON}},
-		note: "Refused, except in a VARCHAR column: the JSON value null, which StarRocks would turn into SQL NULL; a number " +
-			"that neither a 64-bit integer nor a double holds exactly; more than 16 MiB; nesting deeper than 500.",
+		note: "Refused, except in a VARCHAR column: the JSON value null, which StarRocks would turn into SQL NULL; an integer " +
+			"beyond 64 bits, as which jsonb prints 1e20 too; any other number that a double does not hold exactly; more than " +
+			"16 MiB; nesting deeper than 500.",
 	},
 	{source: cdc.TypeUUID, names: "uuid", value: always(varchar(36)), key: always(varchar(36))},
 	{

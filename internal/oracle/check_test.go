@@ -23,7 +23,7 @@ const baseTypes = `WITH RECURSIVE b AS (
 func (r *rig) find(t *table) {
 	r.t.Helper()
 	bases := map[string]string{}
-	for _, row := range r.query(fmt.Sprintf(baseTypes, t.name)) {
+	for _, row := range r.query(fmt.Sprintf(baseTypes, "public."+t.name)) {
 		bases[string(row[0])] = string(row[1])
 	}
 	sink, err := r.server.Rows(sinkDatabase, t.name)
@@ -84,7 +84,7 @@ func (t *table) judge(row []string) (v verdict, because []string) {
 func (r *rig) content(t *table) map[int][]string {
 	r.t.Helper()
 	rows := map[int][]string{}
-	for _, raw := range r.query("SELECT id, " + strings.Join(t.names(), ", ") + " FROM " + t.name) {
+	for _, raw := range r.query("SELECT id, " + strings.Join(t.names(), ", ") + " FROM public." + t.name) {
 		id, err := strconv.Atoi(string(raw[0]))
 		r.must(err)
 		row := make([]string, len(t.columns))

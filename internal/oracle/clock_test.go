@@ -9,19 +9,21 @@ func timeKinds() []kind {
 	wildDates := texts([]string{
 		"infinity", "-infinity", "4714-11-24 BC", "0001-12-31 BC", "0044-03-15 BC", "10000-01-01", "5874897-12-31", "99999-02-28",
 	})
+	// What rounds up at the end of the year 294276 gets a text that PostgreSQL prints but does not read.
+	wildRounded := texts([]string{"infinity", "-infinity", "4714-11-24 00:00:00 BC", "10000-01-01 00:00:00", "294276-12-31 23:59:58.1", "0100-02-28 12:00:00 BC"})
 	wildStamps := texts([]string{
 		"infinity", "-infinity", "4714-11-24 00:00:00 BC", "0001-12-31 23:59:59.999999 BC", "10000-01-01 00:00:00", "294276-12-31 23:59:59.999999",
 		"12345-06-07 08:09:10.5", "0100-02-28 12:00:00 BC",
 	})
 	wildZoned := texts([]string{
 		"infinity", "-infinity", "4714-11-24 00:00:00+00 BC", "0001-12-31 23:59:59.999999+00 BC", "0001-01-01 00:00:00+01", "9999-12-31 23:59:59.5-01",
-		"10000-01-01 00:00:00+00", "294276-12-31 23:59:59.999999+00", "0001-01-01 12:00:00+15:59:59", "9999-12-31 23:00:00-02:00",
+		"10000-01-01 00:00:00+00", "294276-12-31 23:59:59+00", "0001-01-01 12:00:00+15:59:59", "9999-12-31 23:00:00-02:00",
 	})
 	kinds := []kind{
 		{name: "date", sql: "date", auto: "DATE", key: "DATE", tame: func(r rnd) value { return lit(dateText(r, 1, 9999)) }, wild: wildDates},
 		{name: "ts", sql: "timestamp", auto: "DATETIME", key: "DATETIME", tame: stamps(6), wild: wildStamps},
-		{name: "ts0", sql: "timestamp(0)", auto: "DATETIME", key: "DATETIME", tame: stamps(0), wild: wildStamps},
-		{name: "ts3", sql: "timestamp(3)", auto: "DATETIME", key: "DATETIME", tame: stamps(3), wild: wildStamps},
+		{name: "ts0", sql: "timestamp(0)", auto: "DATETIME", key: "DATETIME", tame: stamps(0), wild: wildRounded},
+		{name: "ts3", sql: "timestamp(3)", auto: "DATETIME", key: "DATETIME", tame: stamps(3), wild: wildRounded},
 		{name: "tstz", sql: "timestamptz", auto: "DATETIME", key: "DATETIME", tame: zonedStamps, wild: wildZoned},
 		{name: "tstz2", sql: "timestamptz(2)", auto: "DATETIME", key: "DATETIME", tame: zonedStamps, wild: wildZoned},
 		{name: "time", sql: "time", auto: "VARCHAR(32)", key: "VARCHAR(32)", tame: func(r rnd) value { return lit(clockText(r)) }},

@@ -50,7 +50,7 @@ type rig struct {
 
 // readerSettings are those that docs/types.md names, and the rest of what a value's text depends on.
 const readerSettings = "SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET bytea_output = 'hex'; SET IntervalStyle = 'postgres';" +
-	"SET extra_float_digits = 3; SET lc_monetary = 'C'; SET client_encoding = 'UTF8'"
+	"SET extra_float_digits = 3; SET lc_monetary = 'C'; SET client_encoding = 'UTF8'; SET quote_all_identifiers = off; SET search_path = pg_catalog"
 
 // newRig connects to a database that the caller has made; ddl makes its tables.
 func newRig(t testing.TB, dbURL string, mode starrocks.DeleteMode) *rig {
@@ -71,6 +71,7 @@ func newRig(t testing.TB, dbURL string, mode starrocks.DeleteMode) *rig {
 func hostile(db *pgtest.DB) {
 	for _, setting := range []string{
 		"DateStyle = 'SQL, DMY'", "TimeZone = 'America/New_York'", "bytea_output = 'escape'", "IntervalStyle = 'iso_8601'", "extra_float_digits = -15", "logical_decoding_work_mem = '64kB'",
+		"search_path = public, s2", "quote_all_identifiers = on", "xmlbinary = 'hex'",
 	} {
 		db.Exec("ALTER DATABASE " + db.Name() + " SET " + setting)
 	}

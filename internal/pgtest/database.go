@@ -85,8 +85,19 @@ var databaseCount atomic.Int64
 // Database makes a fresh database on this server; see the function Database.
 func (s *Server) Database(t testing.TB) *DB {
 	t.Helper()
+	return s.database(t, "")
+}
+
+// EncodedDatabase makes a fresh database whose texts have this encoding, such as LATIN1.
+func (s *Server) EncodedDatabase(t testing.TB, encoding string) *DB {
+	t.Helper()
+	return s.database(t, " TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING '"+encoding+"'")
+}
+
+func (s *Server) database(t testing.TB, options string) *DB {
+	t.Helper()
 	name := fmt.Sprintf("test_%d", databaseCount.Add(1))
-	s.admin(t, "CREATE DATABASE "+name)
+	s.admin(t, "CREATE DATABASE "+name+options)
 	db := &DB{t: t, server: s, name: name}
 	t.Cleanup(db.drop)
 	return db
