@@ -45,12 +45,12 @@ type session struct {
 	witness  witness
 	streams  streams
 	desk     *desk // nil without snapshots
-	server   int // version
+	server   int   // version
 	// oids are the tables by what the catalog had at the start of the session: a
 	// table stays the same when it gets another name.
 	oids   map[uint32]Table
 	glance map[Table]watched // what the catalog had then; belongs to watch
-	xid  uint32 // of the last transaction
+	xid    uint32            // of the last transaction
 
 	frameSince time.Time // of the first record of the frame
 	count      totals

@@ -64,9 +64,9 @@ type tableCopy struct {
 	// told in the stream to remove them.
 	Empty    bool         `json:"empty,omitempty"`
 	Emptied  cdc.Position `json:"emptied,omitzero"`
-	Estimate uint64    `json:"estimate,omitempty"`
-	Started  time.Time `json:"started,omitzero"`
-	Finished time.Time `json:"finished,omitzero"`
+	Estimate uint64       `json:"estimate,omitempty"`
+	Started  time.Time    `json:"started,omitzero"`
+	Finished time.Time    `json:"finished,omitzero"`
 
 	err   string
 	tries int

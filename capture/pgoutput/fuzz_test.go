@@ -49,7 +49,6 @@ func bytesOf(p *plain) []byte {
 	u32 := func(n uint32) { out = binary.BigEndian.AppendUint32(out, n) }
 	u64 := func(n uint64) { out = binary.BigEndian.AppendUint64(out, n) }
 	name := func(s string) { out = append(append(out, s...), 0) }
-	tuple := func(values []value) { out = appendTuple(out, values) }
 	if p.Streamed && p.Kind != pgoutput.KindStreamStop && p.Kind != pgoutput.KindOrigin {
 		u32(p.XID)
 	}
@@ -107,11 +106,11 @@ func bytesOf(p *plain) []byte {
 		u32(p.Relation)
 		if p.OldKind != pgoutput.OldNone {
 			out = append(out, byte(p.OldKind))
-			tuple(p.Old)
+			out = appendTuple(out, p.Old)
 		}
 		if p.Kind != pgoutput.KindDelete {
 			out = append(out, 'N')
-			tuple(p.New)
+			out = appendTuple(out, p.New)
 		}
 	case pgoutput.KindStreamStop:
 	}

@@ -237,7 +237,9 @@ func TestNewClientCertificateForPostgreSQLIsUsedWithoutARestart(t *testing.T) {
 	if err := os.WriteFile(client.cert, []byte("-----BEGIN CERTIFICATE-----\nhalf"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	drop := func() { g.db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", secureRole) }
+	drop := func() {
+		g.db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", secureRole)
+	}
 	drop()
 	s.logs("changed files of the source url cannot be used, the previous ones stay in use")
 	s.complains("refuses the certificate of this client")
