@@ -50,13 +50,14 @@ type snapshots struct {
 	revision uint64
 	settings SnapshotSettings
 	due      time.Time // when the rate allows to read on
-	working  int       // tables that workers have
+	room     room
+	working  int // tables that workers have
 	halted   bool
 }
 
 func newSnapshots(c *Capture) *snapshots {
 	return &snapshots{
-		c: c, wake: make(chan struct{}, 1),
+		c: c, wake: make(chan struct{}, 1), room: room{bytes: roomFirst},
 		settings: SnapshotSettings{Workers: c.cfg.SnapshotWorkers, ChunkRows: c.cfg.SnapshotChunkRows, Rate: c.cfg.SnapshotRate},
 	}
 }

@@ -237,6 +237,7 @@ func (w *worker) writePiece(ctx context.Context, c *chunk) error {
 		m := w.t.last()
 		w.t.Marks = append(w.t.Marks, copyMark{At: c.at, Rows: m.Rows + rows, Bytes: m.Bytes + bytes, Chunks: m.Chunks + 1})
 		w.t.settle(applied)
+		w.n.room.wrote(c.at, time.Now())
 		return true, nil
 	})
 }

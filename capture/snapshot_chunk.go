@@ -17,8 +17,10 @@ import (
 // chunkBytes bounds a chunk in memory, besides one row.
 const chunkBytes = 16 << 20
 
-// chunkBytes is that bound where little may wait in the stream.
-func (w *worker) chunkBytes() int { return min(chunkBytes, w.c.cfg.SnapshotBacklog/4) }
+// chunkBytes is that bound where little may wait in the stream. The caller holds the lock.
+func (n *snapshots) chunkBytes() int {
+	return min(chunkBytes, n.c.cfg.SnapshotBacklog/4, max(n.room.bytes/2, 1<<20))
+}
 
 // errChunkFull ends the reading of a chunk. What was read until then is a chunk too.
 var errChunkFull = errors.New("the chunk is full")

@@ -446,6 +446,7 @@ func (d *desk) frame(ctx context.Context, c *chunk, isKey []bool) (bytes int, ok
 func (d *desk) written(c *chunk) {
 	d.n.mu.Lock()
 	defer d.n.mu.Unlock()
+	d.n.room.wrote(c.at, time.Now())
 	if c.singles != nil {
 		for _, k := range c.singles {
 			k.At = c.at

@@ -63,14 +63,58 @@ func (n *snapshots) pay(rows int) {
 	n.due = n.due.Add(time.Duration(float64(rows) / float64(n.settings.Rate) * float64(time.Second)))
 }
 
+// room is how many bytes of rows may be in the stream that are not applied. Changes wait
+// behind them, so it follows the sink: it grows while rows are applied soon after they were
+// written, and is cut to half when they are not.
+type room struct {
+	bytes int
+	ahead []aheadMark // in order
+	cut   time.Time   // when it was cut last
+}
+
+// aheadMark is the end of rows that are not applied.
+type aheadMark struct {
+	at      cdc.Position
+	written time.Time
+}
+
+const (
+	roomFirst = 16 << 20
+	roomLeast = 2 << 20
+	// soon and late are times from the stream into the sink.
+	soon = 2 * time.Second
+	late = 4 * time.Second
+)
+
+// wrote takes note of rows that were written up to there.
+func (r *room) wrote(at cdc.Position, now time.Time) {
+	r.ahead = append(r.ahead, aheadMark{at, now})
+}
+
+// applied learns from what the sink has applied.
+func (r *room) applied(at cdc.Position, now time.Time, most int) {
+	for len(r.ahead) > 0 && !r.ahead[0].at.After(at) {
+		m := r.ahead[0]
+		r.ahead = r.ahead[1:]
+		switch took := now.Sub(m.written); {
+		case m.written.Before(r.cut): // It has had its effect.
+		case took > late:
+			r.bytes, r.cut = max(r.bytes/2, roomLeast), now
+		case took < soon:
+			r.bytes = min(r.bytes+r.bytes/4, most)
+		}
+	}
+}
+
 // full tells that the rows that are in the stream, and not yet applied, are as many as
 // there may be.
 func (n *snapshots) full(applied cdc.Position) bool {
+	n.room.applied(applied, time.Now(), n.c.cfg.SnapshotBacklog)
 	var backlog uint64
 	for _, t := range n.state.Tables {
 		backlog += t.backlog(applied)
 	}
-	return backlog > uint64(n.c.cfg.SnapshotBacklog) //nolint:gosec // Positive.
+	return backlog > uint64(min(n.room.bytes, n.c.cfg.SnapshotBacklog)) //nolint:gosec // Positive.
 }
 
 // unwanted tells that the worker has to leave its table, be it that the copy is asked for

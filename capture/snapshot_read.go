@@ -129,7 +129,7 @@ func (w *worker) fill(ctx context.Context, c *chunk, mark int, from copyMark) (e
 	if q.singles = c.singles; q.singles == nil {
 		q.after = from.Key
 	}
-	r := &copyReader{c: c, columns: len(c.relation.columns), limit: w.chunkBytes()}
+	r := &copyReader{c: c, columns: len(c.relation.columns), limit: chunkBytes}
 	if _, err := w.conn.PgConn().CopyTo(ctx, r, q.sql()); err != nil && !c.full {
 		return w.readError(c, err)
 	}

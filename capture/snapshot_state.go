@@ -231,7 +231,7 @@ func (n *snapshots) load(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.revision = revision
+	n.revision, n.room.ahead = revision, nil
 	if len(value) == 0 {
 		n.state = nil
 		return nil

@@ -195,9 +195,10 @@ type worker struct {
 	// standby tells that the server is one. It shows neither what a transaction of the
 	// primary has locked nor which of them are in a snapshot.
 	standby bool
-	// rows is how many to read at a time, as far as memory allows.
-	rows  int
-	tries int
+	// rows is how many to read at a time after chunks had to be read again, zero if
+	// none had; average is how many bytes a row has, zero if that is not known.
+	rows, average int
+	tries         int
 	// spare are the buffers of chunks that are written, for others.
 	spare  []buffers
 	joined bool // transactions that were running when the table joined have ended
@@ -309,7 +310,7 @@ func (w *worker) finish(ctx context.Context, p *written) (again string, err erro
 	if err != nil || p.c.again != "" {
 		return p.c.again, err
 	}
-	w.tries = 0
+	w.tries, w.rows = 0, 0
 	w.spare = append(w.spare, p.c.buffers)
 	applied := w.n.applied()
 	return "", w.n.update(ctx, func(*snapshotState) {
@@ -334,7 +335,7 @@ func (w *worker) drop(ctx context.Context, c *chunk) {
 // again and again starts over.
 func (w *worker) again(ctx context.Context, why string) error {
 	w.c.log.InfoContext(ctx, "a chunk is read again", "table", w.t.Table.String(), "reason", why)
-	w.rows = max(w.rows/2, 1)
+	w.rows = max(w.limit()/2, 1)
 	if w.tries++; w.tries < chunkTries {
 		return nil
 	}
@@ -368,26 +369,27 @@ func (w *worker) stored(ctx context.Context) error {
 // limit is how many rows the next chunk has.
 func (w *worker) limit() int {
 	w.n.mu.Lock()
-	s := w.n.settings
+	s, bytes := w.n.settings, w.n.chunkBytes()
 	w.n.mu.Unlock()
-	if w.rows == 0 {
-		w.rows = s.ChunkRows
+	limit := s.ChunkRows
+	if w.rows > 0 {
+		limit = min(limit, w.rows)
 	}
-	limit := min(w.rows, s.ChunkRows)
+	if w.average > 0 {
+		// Some room, since being cut off costs a connection.
+		limit = min(limit, max(bytes*3/4/w.average, 1))
+	}
 	if s.Rate > 0 {
 		limit = min(limit, max(s.Rate/s.Workers, 1))
 	}
 	return limit
 }
 
-// size learns from a chunk how many rows are good.
+// size learns from a chunk how large rows are.
 func (w *worker) size(c *chunk) {
-	if len(c.ends) == 0 {
-		return
+	if len(c.ends) > 0 {
+		w.average = max(len(c.data)/len(c.ends), 1)
 	}
-	average := max(len(c.data)/len(c.ends), 1)
-	// Some room, since being cut off costs a connection.
-	w.rows = max(w.chunkBytes()*3/4/average, 1)
 }
 
 // flushWhile sees to it, until stop is called, that the reader gets to the end of the

@@ -35,6 +35,7 @@ type demo struct {
 	sink      *sink
 	service   *service
 	load      *shop.Load
+	existing  int64 // Changes of the fill.
 	watch     *watch
 	outside   atomic.Bool // dbmazz was stopped by somebody else.
 }
@@ -61,7 +62,7 @@ func (d *demo) steps(ctx context.Context) error {
 	}
 	d.say("", "dbmazz demo: "+count(d.changes)+" row changes, PostgreSQL -> dbmazz -> a stand-in for StarRocks",
 		fmt.Sprintf("  folder %s   seed %d", d.dir, d.seed), "")
-	for _, step := range []func(context.Context) error{d.build, d.startSource, d.startSink, d.startService} {
+	for _, step := range []func(context.Context) error{d.build, d.startSource, d.fill, d.startSink, d.startService, d.copyExisting} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -165,6 +166,39 @@ func (d *demo) startSource(ctx context.Context) error {
 	})
 }
 
+// fill makes a twentieth of the changes before dbmazz is there.
+func (d *demo) fill(ctx context.Context) error {
+	return d.step("fill the tables", func() (_ string, err error) {
+		conn, err := d.source.connect(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+		share := d.changes / 20
+		d.load = shop.New(shop.Options{Seed: d.seed, Changes: d.changes - share, Lasting: d.lasting()})
+		if d.existing, err = d.load.Fill(ctx, conn, share); err != nil {
+			return "", err
+		}
+		return count(d.existing) + " rows before dbmazz is there", nil
+	})
+}
+
+// copyExisting waits until the rows that there were are in the sink.
+func (d *demo) copyExisting(ctx context.Context) error {
+	return d.step("copy existing rows", func() (string, error) {
+		var now state
+		err := poll(ctx, startWithin, "existing rows to be in the sink", func(ctx context.Context) (bool, error) {
+			now, _ = d.service.ask(ctx) // Not reachable shows as not done.
+			d.now(fmt.Sprintf("%s of about %s rows", count(now.status.GetSnapshotRowsSynced()), count(now.status.GetSnapshotRowsEstimated())))
+			return now.serving() && !now.status.GetSnapshotActive() && now.status.GetQueue().GetPendingMessages() == 0, nil
+		})
+		if err != nil {
+			return "", fmt.Errorf("%w; it says: %s", err, now.all())
+		}
+		return fmt.Sprintf("%s rows of %d tables are in the sink", count(now.status.GetSnapshotRowsSynced()), len(now.status.GetTableProgress())), nil
+	})
+}
+
 func (d *demo) startSink(ctx context.Context) error {
 	return d.step("start the stand-in", func() (string, error) {
 		var err error
@@ -218,7 +252,6 @@ func (d *demo) replicate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.load = shop.New(shop.Options{Seed: d.seed, Changes: d.changes, Lasting: d.lasting()})
 	d.watch = newWatch(d.service, d.load, conn, d.changes)
 	group, ctx := errgroup.WithContext(ctx)
 	written := make(chan struct{})  // Closed when the load has ended.

@@ -83,6 +83,7 @@ func (d *demo) report(result compare.Result) {
 		"",
 		fmt.Sprintf("%s differences in %s rows of %d tables", count(result.Count), count(result.Rows), len(shop.Tables())),
 		"",
+		row("existing", "%s rows, copied before the changes began", count(d.existing)),
 		row("changes", "%s in %s transactions, %d sessions", count(d.load.Written()), count(d.load.Transactions()), 3),
 		row("speed", "%s changes/s from the first write to the last row in the sink (%s)", count(int64(perSecond)), seconds(elapsed)),
 		row("batches", "%s, %s loads tried again", count(total.batches), count(total.retried)),

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dbmazz/dbmazz/apply/starrocks/starrockstest"
 	"github.com/dbmazz/dbmazz/internal/pgtest"
 	pb "github.com/dbmazz/dbmazz/proto/dbmazz"
 )
@@ -290,4 +291,64 @@ func TestCopySettingsChangeWhileItRunsAndHoldOverARestart(t *testing.T) {
 	s.succeeds(s.control.ReloadConfig(s.call(), &pb.ReloadConfigRequest{SnapshotRate: &rate}))
 	s.copied()
 	r.same(s, "item")
+}
+
+// TestChangesAreNotHeldUpByALongCopy into a sink that is slow: they arrive soon, and the
+// source may let go of its log meanwhile.
+func TestChangesAreNotHeldUpByALongCopy(t *testing.T) {
+	t.Parallel()
+	r := setup(t, itemDDL, "item").set("FLUSH_BYTES", "1MiB").set("SNAPSHOT_CHUNK_ROWS", "1000")
+	r.db.Exec("INSERT INTO item SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 40000) i")
+	s := r.begin()
+	r.script(starrockstest.Fault{Kind: starrockstest.FaultSlow, Table: "item", Count: -1, Delay: starrockstest.Duration(200 * time.Millisecond)})
+	s.copies("it has begun", begun)
+	before, worst, looks := r.confirmed(), time.Duration(0), 0
+	for s.look().GetSnapshotActive() {
+		took, starved := r.flowing()
+		if looks++; !starved {
+			worst = max(worst, took)
+		}
+	}
+	t.Logf("%d looks during the copy: a change took %s at most; memory at most %d MiB", looks, worst.Round(time.Millisecond), s.rssPeak()>>20)
+	if looks < 2 || worst > 20*time.Second {
+		t.Errorf("%d looks, a change took %s", looks, worst)
+	}
+	if after := r.confirmed(); after <= before {
+		t.Errorf("the slot stood at %s during the copy", after)
+	}
+	r.sink.ClearFaults()
+	r.same(s, "item")
+}
+
+// TestSnapshotCommandFollowsTheCopy and says what it did.
+func TestSnapshotCommandFollowsTheCopy(t *testing.T) {
+	t.Parallel()
+	a := setup(t, itemDDL+"CREATE TABLE other (id int PRIMARY KEY)", "item", "other").onSocket()
+	a.items("item", 700)
+	capture, apply := a.capture("capture-1"), a.apply("apply-1")
+	capture.copied()
+	apply.copied()
+	for _, asked := range []*service{capture, apply} {
+		command := func(args ...string) string {
+			s := a.process(map[string]string{"GRPC_ADDR": asked.conn.Target()[len("passthrough:///"):]}, append([]string{"snapshot"}, args...)...)
+			if code := s.exitCode(patience); code != 0 {
+				t.Errorf("exit code %d, want 0:\n%s", code, s.out.String())
+			}
+			return s.out.String()
+		}
+		if text := command("--tables", "item"); !strings.Contains(text, "copied 700 rows of 1 tables") {
+			t.Errorf("the command says %q", text)
+		}
+		if text := command(); !strings.Contains(text, "copied 700 rows of 3 tables") {
+			t.Errorf("the command says %q", text)
+		}
+		command("--pause")
+		if text := command("--tables", "public.item", "--detach"); !strings.Contains(text, "Snapshot started") {
+			t.Errorf("the command says %q", text)
+		}
+		if text := command("--resume"); !strings.Contains(text, "copied 700 rows of 3 tables") {
+			t.Errorf("the command says %q", text)
+		}
+	}
+	a.same(apply, "item")
 }

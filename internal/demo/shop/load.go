@@ -29,6 +29,7 @@ type Options struct {
 type Load struct {
 	options  Options
 	sessions []*session
+	filled   bool
 	written  atomic.Int64
 	commits  atomic.Int64
 }
@@ -60,6 +61,33 @@ func (l *Load) Ledger() *Ledger {
 	return all
 }
 
+// fills are what makes rows and takes none away.
+var fills = []func(*session){
+	(*session).importCustomers, (*session).importOrders, (*session).importPrices, (*session).importCustomers, (*session).fillCarts,
+}
+
+// Fill makes rows before Run does, about that many, and returns how many changes that
+// took. They count neither as written nor as transactions.
+func (l *Load) Fill(ctx context.Context, conn *pgx.Conn, rows int) (int64, error) {
+	w, s := &writer{load: l, conn: conn}, l.sessions[0] // The carts are its own.
+	add := func(t tx) error { return w.add(ctx, t) }
+	err := add(s.fillStock())
+	for i, made := 0, 0; made < rows && err == nil; i++ {
+		s.tx = tx{}
+		s.tx.control("BEGIN")
+		fills[i%len(fills)](s)
+		s.tx.control("COMMIT")
+		made += s.tx.changes
+		err = add(s.tx)
+	}
+	if err == nil {
+		err = w.flush(ctx)
+	}
+	l.filled = true
+	l.commits.Store(0)
+	return l.written.Swap(0), err
+}
+
 // Run changes rows over connections of its own until the number is reached.
 func (l *Load) Run(ctx context.Context, connect func(context.Context) (*pgx.Conn, error)) error {
 	conns := make([]*pgx.Conn, len(l.sessions))
@@ -76,12 +104,11 @@ func (l *Load) Run(ctx context.Context, connect func(context.Context) (*pgx.Conn
 			return fmt.Errorf("open session %d of the load: %w", i+1, err)
 		}
 	}
-	w := &writer{load: l, conn: conns[0]}
-	if err := w.add(ctx, l.sessions[0].fillStock()); err != nil {
-		return err
-	}
-	if err := w.flush(ctx); err != nil {
-		return err
+	if !l.filled {
+		w := &writer{load: l, conn: conns[0]}
+		if err := errors.Join(w.add(ctx, l.sessions[0].fillStock()), w.flush(ctx)); err != nil {
+			return err
+		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for i, s := range l.sessions {
