@@ -1,0 +1,140 @@
+package capture_test
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dbmazz/dbmazz/capture"
+	"github.com/dbmazz/dbmazz/internal/pgtest"
+)
+
+// heldCopies passes connections on to a server, and keeps back what it answers from the
+// first COPY on until release is called: by then the server has taken the snapshot and read
+// the rows.
+type heldCopies struct {
+	listener net.Listener
+	target   string
+	asked    chan struct{} // closed with the first COPY
+	released chan struct{}
+	ask      sync.Once
+	release  func()
+}
+
+func holdCopies(t *testing.T, target string) *heldCopies {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &heldCopies{listener: listener, target: target, asked: make(chan struct{}), released: make(chan struct{})}
+	h.release = sync.OnceFunc(func() { close(h.released) })
+	t.Cleanup(func() { h.release(); _ = listener.Close() })
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go h.serve(near)
+		}
+	}()
+	return h
+}
+
+func (h *heldCopies) serve(near net.Conn) {
+	far, err := net.Dial("tcp", h.target)
+	if err != nil {
+		_ = near.Close()
+		return
+	}
+	held := make(chan struct{})
+	go func() {
+		defer far.Close()
+		buf := make([]byte, 64<<10)
+		for copies := false; ; {
+			n, err := near.Read(buf)
+			if !copies && bytes.Contains(buf[:n], []byte("COPY (SELECT")) {
+				copies = true
+				close(held)
+			}
+			if _, writeErr := far.Write(buf[:n]); err != nil || writeErr != nil {
+				return
+			}
+			if copies {
+				h.ask.Do(func() { close(h.asked) })
+			}
+		}
+	}()
+	defer near.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := far.Read(buf)
+		select {
+		case <-held:
+			<-h.released
+		default:
+		}
+		if _, writeErr := near.Write(buf[:n]); err != nil || writeErr != nil {
+			_, _ = io.Copy(io.Discard, far)
+			return
+		}
+	}
+}
+
+// Every change that can be made to a row is made after the snapshot of its chunk and is
+// passed by the reader before the chunk is written.
+func TestChangesMadeWhileAChunkIsReadAreNotUndone(t *testing.T) {
+	t.Parallel()
+	for name, sql := range map[string]string{
+		"a whole row":                             "UPDATE t SET n = 1, large = 'short' WHERE id = 1",
+		"some values of a row":                    "UPDATE t SET n = 1 WHERE id = 2",
+		"some values of a row, then others":       "UPDATE t SET n = 1 WHERE id = 2; UPDATE t SET large = repeat('z', 5000) WHERE id = 2; UPDATE t SET n = 2 WHERE id = 2",
+		"a row that is deleted":                   "DELETE FROM t WHERE id = 3",
+		"a row that is deleted and comes back":    "DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (3, 9, 'back')",
+		"a row that comes and goes":               "INSERT INTO t VALUES (90, 9, 'x'); DELETE FROM t WHERE id = 90",
+		"a row that moves ahead":                  "UPDATE t SET id = 40 WHERE id = 4",
+		"a row that moves back":                   "UPDATE t SET id = -4 WHERE id = 4",
+		"a row that moves, and others":            "UPDATE t SET id = -4, n = 7 WHERE id = 4; UPDATE t SET n = 8 WHERE id = -4; UPDATE t SET id = 4 WHERE id = -4",
+		"a row that takes the place of another":   "DELETE FROM t WHERE id = 5; UPDATE t SET id = 5 WHERE id = 6",
+		"a row of the next chunk that moves back": "UPDATE t SET id = -11 WHERE id = 11",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Database(t)
+			db.Exec(`CREATE TABLE t (id int PRIMARY KEY, n int, large text); ALTER TABLE t ALTER large SET STORAGE EXTERNAL;
+INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`)
+			source, err := url.Parse(db.URL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			held := holdCopies(t, source.Host)
+			r := copying(t, db, "t")
+			source.Host = held.listener.Addr().String()
+			r.cfg.SourceURL, r.cfg.SnapshotChunkRows = source.String(), 10
+			r.start()
+			<-held.asked
+			for pgtest.Value[int](db, "SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT%' AND datname = current_database() AND state IN ('idle in transaction', 'active')") == 0 {
+				pause(1)
+			}
+			for statement := range strings.SplitSeq(sql, ";") {
+				db.Exec(statement)
+			}
+			goal := strings.Count(sql, ";") + 1
+			r.await("passed", func(capture.Status) bool {
+				return len(slices.DeleteFunc(r.changes(), func(c string) bool { return strings.HasPrefix(c, "snapshot") })) >= goal
+			})
+			if s := r.c.Status().Snapshot; s.Tables[0].ChunksDone > 0 {
+				t.Error("the chunk was written before the changes")
+			}
+			held.release()
+			r.copied()
+			r.same("t", "id")
+		})
+	}
+}
