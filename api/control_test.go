@@ -72,7 +72,9 @@ func TestReloadReportsWhatIsInForce(t *testing.T) {
 	t.Parallel()
 	pipeline := &fakePipeline{settings: api.Settings{
 		FlushSize: 7, FlushInterval: 250 * time.Millisecond, Tables: []string{"public.a", `s."B"`},
+		SnapshotWorkers: 3, SnapshotChunkRows: 400,
 	}}
+	var unbounded uint64
 	client := pb.NewCdcControlServiceClient(dial(t, start(t, api.Config{}, pipeline).Addr()))
 	for _, test := range []struct {
 		req     *pb.ReloadConfigRequest
@@ -85,13 +87,23 @@ func TestReloadReportsWhatIsInForce(t *testing.T) {
 			&pb.ReloadConfigRequest{FlushSize: 7, FlushIntervalMs: 250, Tables: []string{"a"}}, true,
 			`Configuration reloaded: flush_size=7, flush_interval_ms=250, tables=["public.a", "s.\"B\""]`,
 		},
+		{&pb.ReloadConfigRequest{SnapshotRate: &unbounded}, true, "Configuration reloaded: snapshot_rate=0"},
+		{
+			&pb.ReloadConfigRequest{SnapshotWorkers: 3, SnapshotChunkRows: 400}, true,
+			"Configuration reloaded: snapshot_workers=3, snapshot_chunk_rows=400",
+		},
 	} {
 		got, err := client.ReloadConfig(soon(t), test.req)
 		if err != nil || got.GetSuccess() != test.success || got.GetMessage() != test.message {
 			t.Errorf("%v: got %v, %v, want %v %q", test.req, got, err, test.success, test.message)
 		}
 	}
-	want := []api.Reload{{FlushSize: 7}, {FlushSize: 7, FlushInterval: 250 * time.Millisecond, Tables: []string{"a"}}}
+	want := []api.Reload{
+		{FlushSize: 7},
+		{FlushSize: 7, FlushInterval: 250 * time.Millisecond, Tables: []string{"a"}},
+		{SnapshotRate: &unbounded},
+		{SnapshotWorkers: 3, SnapshotChunkRows: 400},
+	}
 	if diff := cmp.Diff(want, pipeline.reloads); diff != "" {
 		t.Error(diff)
 	}
@@ -103,10 +115,14 @@ func TestReloadKeepsTheBoundsOfTheConfiguration(t *testing.T) {
 		t.Error("the bounds of ReloadConfig and of the variables differ")
 	}
 	client := pb.NewCdcControlServiceClient(dial(t, start(t, api.Config{}, &fakePipeline{}).Addr()))
+	tooFast := uint64(api.SnapshotRateMax + 1)
 	for _, req := range []*pb.ReloadConfigRequest{
 		{FlushSize: api.FlushSizeMax + 1},
 		{FlushIntervalMs: uint64(api.FlushIntervalMax.Milliseconds()) + 1},
 		{FlushIntervalMs: 1 << 63},
+		{SnapshotWorkers: api.SnapshotWorkersMax + 1},
+		{SnapshotChunkRows: api.SnapshotChunkRowsMax + 1},
+		{SnapshotRate: &tooFast},
 	} {
 		if _, err := client.ReloadConfig(soon(t), req); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%v: got %v, want INVALID_ARGUMENT", req, err)

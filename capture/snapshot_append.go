@@ -42,8 +42,8 @@ var errNotNow = errors.New("the snapshot lacks what the stream has")
 func (w *worker) readWhole(ctx context.Context) (err error) {
 	c, err := w.holdOn(ctx)
 	for errors.Is(err, errNotNow) {
-		if !sleep(ctx, snapshotRetry) {
-			return ctx.Err()
+		if err := w.retry(ctx, snapshotRetry); err != nil {
+			return err
 		}
 		c, err = w.holdOn(ctx)
 	}

@@ -121,6 +121,21 @@ func (n *snapshots) full(applied cdc.Position) bool {
 // anew or not at all.
 func (w *worker) unwanted() bool { return w.n.halted || w.n.state.find(w.t.Table) != w.t }
 
+// retry waits for a moment before something is looked at again. It answers errCopyStop if
+// the worker has to leave its table, or the copy is paused.
+func (w *worker) retry(ctx context.Context, after time.Duration) error {
+	w.n.mu.Lock()
+	leave := w.unwanted() || w.n.state.Paused
+	w.n.mu.Unlock()
+	switch {
+	case leave:
+		return errCopyStop
+	case !sleep(ctx, after):
+		return ctx.Err()
+	}
+	return nil
+}
+
 // await waits until more may be read: the copy is not paused, the sink keeps up, and the
 // rate allows it. inside tells that a transaction is open, which a pause does not end.
 func (w *worker) await(ctx context.Context, inside bool) error {

@@ -64,8 +64,8 @@ func (w *worker) begin(ctx context.Context, mark int) (*visibility, error) {
 		if _, err := w.conn.Exec(ctx, "ROLLBACK"); err != nil {
 			return nil, fmt.Errorf("take a snapshot: %w", err)
 		}
-		if !sleep(ctx, snapshotRetry) {
-			return nil, ctx.Err()
+		if err := w.retry(ctx, snapshotRetry); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -212,8 +212,8 @@ func (w *worker) outlive(ctx context.Context) error {
 	holders, err := writers(ctx, w.conn, w.info.oid, nil)
 	for err == nil && len(holders) > 0 {
 		w.say("transactions that changed the table before it was captured must end")
-		if !sleep(ctx, pollEvery) {
-			return ctx.Err()
+		if err := w.retry(ctx, pollEvery); err != nil {
+			return err
 		}
 		holders, err = writers(ctx, w.conn, w.info.oid, holders)
 	}
@@ -244,8 +244,8 @@ func (w *worker) outliveAll(ctx context.Context) error {
 			return nil
 		}
 		w.say("transactions of the primary that may have changed the table before it was captured must end")
-		if !sleep(ctx, pollEvery) {
-			return ctx.Err()
+		if err := w.retry(ctx, pollEvery); err != nil {
+			return err
 		}
 	}
 }
