@@ -31,14 +31,20 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 	if err != nil {
 		return apply.Result{}, err
 	}
+	buffer := s.take(l.bodyBytes(batch))
+	defer func() { s.buffers.Put(buffer) }()
+	return s.applyIn(ctx, buffer, l, batch)
+}
+
+// applyIn makes the bodies of the batch in a buffer. Afterwards the buffer is nil if it
+// must not be used again.
+func (s *Sink) applyIn(ctx context.Context, buffer *[]byte, l *layout, batch *apply.TableBatch) (apply.Result, error) {
 	run := &applyRun{
-		sink: s, layout: l, batch: batch,
+		sink: s, layout: l, batch: batch, buffer: buffer,
 		writer: newWriter(l, s.config.DeleteMode, batch.SyncedAt.UTC().Format(synced)),
 	}
-	buffer := s.buffer(batch.Bytes)
-	defer func() { s.buffers.Put(buffer) }()
 	if l.appends {
-		err := run.appendRows(ctx, buffer)
+		err := run.appendRows(ctx)
 		return run.result, err
 	}
 	groups, err := run.plan()
@@ -64,14 +70,25 @@ func (s *Sink) layoutOf(schema *cdc.Schema) (*layout, error) {
 	return l, nil
 }
 
-// buffer returns room for a body, of about the size that the batch needs.
-func (s *Sink) buffer(batchBytes int) *[]byte {
-	if b, ok := s.buffers.Get().(*[]byte); ok {
-		return b
+// take returns room for a body of a size.
+func (s *Sink) take(size int) *[]byte {
+	const sizeMin, rowRoom = 4 << 10, 64 << 10
+	size = max(min(size, s.config.MaxBodyBytes+rowRoom), sizeMin)
+	b, ok := s.buffers.Get().(*[]byte)
+	if !ok {
+		b = new([]byte)
 	}
-	const sizeMin = 64 << 10
-	b := make([]byte, 0, min(max(2*batchBytes, sizeMin), s.config.MaxBodyBytes+sizeMin))
-	return &b
+	if cap(*b) < size {
+		// Growing it row by row would copy it over and over.
+		*b = make([]byte, 0, size)
+	}
+	return b
+}
+
+// bodyBytes returns about what the batch takes as JSON. Only what has to be escaped
+// takes more.
+func (l *layout) bodyBytes(batch *apply.TableBatch) int {
+	return batch.Bytes + len(batch.Rows)*l.rowBytes
 }
 
 // applyRun is one call of Apply.
@@ -81,6 +98,8 @@ type applyRun struct {
 	batch  *apply.TableBatch
 	writer *writer
 	loads  int // labels given out
+	// buffer is where the body of the next load is made.
+	buffer *[]byte
 	// deletes are the rows of a guarded batch that are to be removed.
 	deletes []int32
 	result  apply.Result
@@ -254,7 +273,7 @@ func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
 		if err := a.send(ctx, g, append(body[:before], ']'), rows); err != nil {
 			return err
 		}
-		body = append(append(body[:0], '['), last...)
+		body = append(append((*buffer)[:0], '['), last...)
 		rows = 1
 	}
 	body = append(body, ']')
@@ -276,13 +295,23 @@ func (a *applyRun) send(ctx context.Context, g *group, body []byte, rows int64) 
 	if err := checkLabel(r.label); err != nil {
 		return err
 	}
-	retries, err := a.sink.deliver(ctx, a.layout, r)
-	a.result.Retries += retries
-	if err != nil {
+	if err := a.deliver(ctx, r); err != nil {
 		return a.locate(err)
 	}
 	a.committed(rows, len(body))
 	return nil
+}
+
+// deliver sends a load. Without a clear answer to the first request somebody may still
+// be reading its body - net/http returns before it has closed it - so that the buffer is
+// left to them: what is read must never be the rows of another load.
+func (a *applyRun) deliver(ctx context.Context, r *request) error {
+	retries, err := a.sink.deliver(ctx, a.layout, r)
+	a.result.Retries += retries
+	if retries > 0 || err != nil {
+		*a.buffer = nil
+	}
+	return err
 }
 
 func (a *applyRun) committed(rows int64, bytes int) {

@@ -1,6 +1,7 @@
 package starrocks
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -83,6 +84,19 @@ func (r *RowWriter) Append(dst []byte, row *apply.Row) ([]byte, error) {
 		return dst, r.w.layout.refused(row, refused)
 	}
 	return dst, nil
+}
+
+// BodyBytes is the room that Apply makes for the body of a batch of the table.
+func (r *RowWriter) BodyBytes(batch *apply.TableBatch) int { return r.w.layout.bodyBytes(batch) }
+
+// ApplyIn is Apply with a buffer of the caller; kept tells that it may be used again.
+func (s *Sink) ApplyIn(ctx context.Context, buffer []byte, batch *apply.TableBatch) (kept bool, err error) {
+	l, err := s.layoutOf(batch.Schema)
+	if err != nil {
+		return false, err
+	}
+	_, err = s.applyIn(ctx, &buffer, l, batch)
+	return buffer != nil, err
 }
 
 // CheckVersion is checkVersion.

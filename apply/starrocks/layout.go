@@ -92,6 +92,8 @@ type layout struct {
 	foldsKeys bool
 	// shape is part of every label; see fingerprint.
 	shape string
+	// rowBytes is about what a row takes as JSON beyond its wire bytes.
+	rowBytes int
 }
 
 func (l *layout) seal(mode DeleteMode, bodyBytesMax int) {
@@ -113,6 +115,14 @@ func (l *layout) seal(mode DeleteMode, bodyBytesMax int) {
 		l.foldsKeys = l.foldsKeys || (c.how == encodeCharKey && !fixed)
 	}
 	l.shape = l.fingerprint(mode, bodyBytesMax)
+	const quotesAndComma, numbers = 3, 2 * 20 // The version, and what else the end of a row may have.
+	for i := range l.columns {
+		l.rowBytes += len(l.columns[i].prefix) + quotesAndComma
+	}
+	for _, name := range l.audit {
+		l.rowBytes += len(name) + len(`"":,`)
+	}
+	l.rowBytes += len(synced) + numbers
 }
 
 // fingerprint is a short text that differs whenever the same batch would be cut or

@@ -19,7 +19,7 @@ const password = "s3cr'et:pass"
 
 // setup starts a stand-in with an empty database and a sink for it. change may adapt
 // the configuration.
-func setup(t *testing.T, options starrockstest.Options, change func(*starrocks.Config)) (*starrocks.Sink, *starrockstest.Server) {
+func setup(t testing.TB, options starrockstest.Options, change func(*starrocks.Config)) (*starrocks.Sink, *starrockstest.Server) {
 	t.Helper()
 	options.Password = password
 	server := starrockstest.Start(t, options)
@@ -27,7 +27,7 @@ func setup(t *testing.T, options starrockstest.Options, change func(*starrocks.C
 	return connect(t, server, change), server
 }
 
-func connect(t *testing.T, server *starrockstest.Server, change func(*starrocks.Config)) *starrocks.Sink {
+func connect(t testing.TB, server *starrockstest.Server, change func(*starrocks.Config)) *starrocks.Sink {
 	t.Helper()
 	config := starrocks.Config{
 		URL: "http://" + server.FEHTTP(), MySQLAddr: server.MySQL(), Database: "shop", User: "root", Password: password,
@@ -46,7 +46,7 @@ func connect(t *testing.T, server *starrockstest.Server, change func(*starrocks.
 	return sink
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	if strings.Contains(string(p), password) {
@@ -55,7 +55,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func exec(t *testing.T, server *starrockstest.Server, statement string) {
+func exec(t testing.TB, server *starrockstest.Server, statement string) {
 	t.Helper()
 	if err := server.Exec(statement); err != nil {
 		t.Fatalf("%s: %v", statement, err)

@@ -33,6 +33,7 @@ type options struct {
 	json      string
 	markdown  string
 	check     string
+	profile   time.Duration
 	env       []string
 }
 
@@ -91,6 +92,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.json, "json", "", "file that gets the figures")
 	flags.StringVar(&o.markdown, "markdown", "", "file that gets the tables")
 	flags.StringVar(&o.check, "check", "", "file with recorded figures: fail if a ratio has dropped below them by more than the noise that is stated there")
+	flags.DurationVar(&o.profile, "profile", 0, "take a processor profile of so long, and one of allocations after it, of every dbmazz, into the folder")
 	flags.StringVar(&env, "env", "", "more variables for dbmazz, as NAME=VALUE, separated by blanks")
 	if err := flags.Parse(args); err != nil {
 		return o, err

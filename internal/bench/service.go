@@ -21,6 +21,7 @@ type service struct {
 	metrics string // address
 	began   time.Time
 	used    usage // at the moment that counts as its begin
+	profile *profile
 }
 
 // usage is what a process has used since it started.
@@ -56,6 +57,9 @@ func (b *bench) launch(ctx context.Context, command, folder string, d *database,
 	cmd.Env, cmd.Dir = childEnv(append(env, b.env...)...), b.dir
 	s := &service{metrics: metrics, began: time.Now()}
 	s.process, err = start("dbmazz "+command, cmd, b.log)
+	if b.profile > 0 {
+		s.profile = &profile{lasting: b.profile, path: filepath.Join(b.dir, fmt.Sprintf("%s-%s-%d", d.workload.name, command, b.folders))}
+	}
 	return s, err
 }
 
@@ -63,6 +67,7 @@ func (b *bench) launch(ctx context.Context, command, folder string, d *database,
 func (s *service) mark(ctx context.Context) error {
 	values, err := s.scrape(ctx)
 	s.used = usage{cpu: cpuOf(s.pid()), mallocs: values["go_memstats_mallocs_total"]}
+	s.profile.take(ctx, s.metrics)
 	return err
 }
 

@@ -122,7 +122,7 @@ func (t *trial) launch(ctx context.Context, command string) (*service, error) {
 func (t *trial) end(ctx context.Context) error {
 	var errs []error
 	for _, s := range t.processes {
-		errs = append(errs, s.stop())
+		errs = append(errs, s.profile.wait(), s.stop())
 	}
 	return errors.Join(append(errs, t.d.dropSlot(context.WithoutCancel(ctx), t.slot), os.RemoveAll(t.folder))...)
 }
@@ -272,6 +272,7 @@ func (t *trial) drain(ctx context.Context) (m measured, err error) {
 	}
 	began, before := time.Now(), values["dbmazz_events_processed_total"]
 	apply.used = usage{cpu: cpuOf(apply.pid()), mallocs: values["go_memstats_mallocs_total"]}
+	apply.profile.take(ctx, apply.metrics)
 	if err := t.awaitSink(ctx); err != nil {
 		return m, err
 	}
