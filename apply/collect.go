@@ -297,10 +297,16 @@ type batch struct {
 // last returns the position of the last change.
 func (b *batch) last() cdc.Position { return b.changes[len(b.changes)-1].pos }
 
+// release gives the room of a batch that is over to a later one.
+func (b *batch) release() {
+	changeSlabs.give(b.changes)
+	b.changes = nil
+}
+
 // cut takes the first n changes off, with the transaction ends among and right after
 // them. before is the checkpoint that the batch follows.
 func (c *collector) cut(n int, before cdc.Checkpoint) batch {
-	b := batch{changes: c.changes[:n:n], checkpoint: before}
+	b := batch{changes: c.changes[:n], checkpoint: before}
 	b.checkpoint.Epoch = c.epoch
 	if n > 0 {
 		b.checkpoint.Position = b.last()
@@ -330,7 +336,8 @@ func (c *collector) cut(n int, before cdc.Checkpoint) batch {
 
 // keep makes what is behind the cut the start of the next batch.
 func (c *collector) keep(n, commits, frames int) {
-	changes := append(make([]change, 0, max(cap(c.changes)/2, len(c.changes)-n)), c.changes[n:]...)
+	changes := append(changeSlabs.take(max(cap(c.changes)/2, len(c.changes)-n)), c.changes[n:]...)
+	clear(c.changes[n:]) // The batch has the room that they were in, and must not hold their frames.
 	ends := append([]commit(nil), c.commits[commits:]...)
 	for i := range ends {
 		ends[i].n -= n

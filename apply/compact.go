@@ -24,11 +24,12 @@ type compactor struct {
 // a schema without a key one row per change, in their order. All changes must be of the
 // schema's table.
 func compact(schema *cdc.Schema, changes []*change) ([]Row, error) {
-	c := compactor{schema: schema, rows: make([]Row, 0, len(changes))}
-	c.index.init(len(changes))
-	add := c.add
-	if len(schema.Key) == 0 {
-		add = c.append
+	c := compactor{schema: schema, rows: rowSlabs.take(len(changes))}
+	add := c.append
+	if len(schema.Key) > 0 {
+		add = c.add
+		c.index.init(len(changes))
+		defer c.index.release()
 	}
 	for _, ch := range changes {
 		if err := add(ch); err != nil {
@@ -217,10 +218,11 @@ type keyIndex struct {
 	used  int
 }
 
+// slot is 16 bytes, since there are two to four for each change.
 type slot struct {
-	hash       uint64
-	start, end int // of the key in keys
-	row        int // plus one; zero is a free slot
+	start int // of the key in keys; it delimits itself
+	hash  uint32
+	row   uint32 // plus one; zero is a free slot
 }
 
 func (x *keyIndex) init(rows int) {
@@ -229,38 +231,50 @@ func (x *keyIndex) init(rows int) {
 		size *= 2
 	}
 	x.seed = maphash.MakeSeed()
-	x.slots = make([]slot, size)
+	x.slots = slotSlabs.take(size)[:size]
+	x.keys = keySlabs.take(rows)
+}
+
+// release gives the memory back; the index cannot be used any more.
+func (x *keyIndex) release() {
+	slotSlabs.give(x.slots)
+	keySlabs.give(x.keys)
+	x.slots, x.keys = nil, nil
 }
 
 // find returns the row of a key.
 func (x *keyIndex) find(key []byte) (row int, ok bool) {
-	s := x.probe(maphash.Bytes(x.seed, key), key)
-	return s.row - 1, s.row != 0
+	s := x.probe(x.hash(key), key)
+	return int(s.row) - 1, s.row != 0
 }
+
+// hash leaves the lower half of the hash out, which says nothing else.
+func (x *keyIndex) hash(key []byte) uint32 { return uint32(maphash.Bytes(x.seed, key) >> 32) }
 
 // put returns the row of a key, which becomes row if there is none.
 func (x *keyIndex) put(key []byte, row int) (at int, found bool) {
 	if x.used*2 >= len(x.slots) {
 		x.grow()
 	}
-	hash := maphash.Bytes(x.seed, key)
+	hash := x.hash(key)
 	s := x.probe(hash, key)
 	if s.row != 0 {
-		return s.row - 1, true
+		return int(s.row) - 1, true
 	}
 	start := len(x.keys)
 	x.keys = append(x.keys, key...)
-	*s = slot{hash: hash, start: start, end: len(x.keys), row: row + 1}
+	*s = slot{hash: hash, start: start, row: uint32(row + 1)} //nolint:gosec // A batch has fewer rows than bytes.
 	x.used++
 	return row, false
 }
 
-// probe returns the slot that has the key, or the free one where it belongs.
-func (x *keyIndex) probe(hash uint64, key []byte) *slot {
-	mask := uint64(len(x.slots) - 1)
+// probe returns the slot that has the key, or the free one where it belongs. No key is
+// the beginning of another.
+func (x *keyIndex) probe(hash uint32, key []byte) *slot {
+	mask := uint32(len(x.slots) - 1) //nolint:gosec // Twice the rows of a batch.
 	for i := hash & mask; ; i = (i + 1) & mask {
 		s := &x.slots[i]
-		if s.row == 0 || (s.hash == hash && bytes.Equal(x.keys[s.start:s.end], key)) {
+		if s.row == 0 || (s.hash == hash && bytes.HasPrefix(x.keys[s.start:], key)) {
 			return s
 		}
 	}
@@ -269,7 +283,7 @@ func (x *keyIndex) probe(hash uint64, key []byte) *slot {
 func (x *keyIndex) grow() {
 	old := x.slots
 	x.slots = make([]slot, 2*len(old))
-	mask := uint64(len(x.slots) - 1)
+	mask := uint32(len(x.slots) - 1) //nolint:gosec // As in probe.
 	for _, s := range old {
 		if s.row == 0 {
 			continue

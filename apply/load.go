@@ -82,7 +82,13 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 			return err
 		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil || l.letters != nil || l.replay != nil {
+		return err // Letters and a replay may keep rows.
+	}
+	for _, t := range tables {
+		rowSlabs.give(t.rows)
+	}
+	return nil
 }
 
 // plan records what the batch is before anything of it reaches the sink, or returns the
@@ -141,6 +147,7 @@ func (l *loader) prepareUnless(s *cdc.Schema, enough func(error) bool) error {
 // tableChanges is the share of one table in a batch.
 type tableChanges struct {
 	schema  *cdc.Schema
+	count   int // of changes
 	changes []*change
 	rows    []Row // what compact has made of them
 }
@@ -157,18 +164,28 @@ func split(changes []change) []*tableChanges {
 	var tables []*tableChanges
 	index := map[uint32]*tableChanges{}
 	var last *tableChanges
-	for i := range changes {
-		s := changes[i].schema
-		if last == nil || last.schema != s {
-			t, ok := index[s.OID]
-			if !ok {
-				t = &tableChanges{schema: s}
-				index[s.OID] = t
-				tables = append(tables, t)
-			}
-			last = t
+	of := func(s *cdc.Schema) *tableChanges {
+		if last != nil && last.schema == s {
+			return last
 		}
-		last.changes = append(last.changes, &changes[i])
+		t, ok := index[s.OID]
+		if !ok {
+			t = &tableChanges{schema: s}
+			index[s.OID] = t
+			tables = append(tables, t)
+		}
+		last = t
+		return t
+	}
+	for i := range changes {
+		of(changes[i].schema).count++
+	}
+	for _, t := range tables {
+		t.changes = make([]*change, 0, t.count)
+	}
+	for i := range changes {
+		t := of(changes[i].schema)
+		t.changes = append(t.changes, &changes[i])
 	}
 	return tables
 }

@@ -330,5 +330,6 @@ func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []
 		if err := s.consumer.Ack(work, b.checkpoint.Sequence); err != nil {
 			return fmt.Errorf("acknowledge message %d: %w", b.checkpoint.Sequence, err)
 		}
+		b.release()
 	}
 }

@@ -89,7 +89,7 @@ type TableBatch struct {
 	ID     string
 	Schema *cdc.Schema
 	// Rows holds one row per key, in an order that is the same whenever the batch
-	// is formed again.
+	// is formed again. It is valid during the call.
 	//
 	// A schema without key columns means append mode: Rows holds every change, in
 	// the order of the source, and the sink stores one row for each: of an insert

@@ -32,7 +32,7 @@ const appendBytesMax = 32 << 20
 // waited for, an open transaction is cancelled, and what is committed becomes visible.
 // Changes that come after all that the table has, and were not tried before, are not
 // looked up, which is the usual case.
-func (a *applyRun) appendRows(ctx context.Context) error {
+func (a *applyRun) appendRows(ctx context.Context, buffer *[]byte) error {
 	rows := a.batch.Rows
 	if len(rows) == 0 {
 		return nil
@@ -47,7 +47,7 @@ func (a *applyRun) appendRows(ctx context.Context) error {
 			size += len(rows[to].Tuple)
 			to++
 		}
-		load := &appendLoad{applyRun: a, from: from, rows: rows[from:to]}
+		load := &appendLoad{applyRun: a, from: from, rows: rows[from:to], buffer: buffer}
 		if err := load.deliver(ctx, a.batch.ID+"_a_"+strconv.Itoa(n), look); err != nil {
 			return err
 		}
@@ -117,8 +117,9 @@ func (a *applyRun) allVisible(ctx context.Context, conn *sql.Conn) error {
 // appendLoad is one load of an append table.
 type appendLoad struct {
 	*applyRun
-	from int // of the first row in the batch
-	rows []apply.Row
+	from   int // of the first row in the batch
+	rows   []apply.Row
+	buffer *[]byte
 }
 
 func (a *appendLoad) deliver(ctx context.Context, label string, look bool) error {
@@ -159,7 +160,9 @@ func (a *appendLoad) deliver(ctx context.Context, label string, look bool) error
 }
 
 func (a *appendLoad) finish(ctx context.Context, r *request) error {
-	if err := a.applyRun.deliver(ctx, r); err != nil {
+	retries, err := a.sink.deliver(ctx, a.layout, r)
+	a.result.Retries += retries
+	if err != nil {
 		return a.locate(err)
 	}
 	a.committed(r.rows, len(r.body))
@@ -179,7 +182,6 @@ func (a *appendLoad) renew(ctx context.Context, r *request) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("look for changes in table %s: %w", a.layout.table, err)
 	}
-	*a.buffer = nil // The request of before may still be read from it; see applyRun.deliver.
 	return int64(len(a.rows) - len(stored)), a.body(r, stored)
 }
 

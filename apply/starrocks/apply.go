@@ -33,18 +33,12 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 	}
 	buffer := s.take(l.bodyBytes(batch))
 	defer func() { s.buffers.Put(buffer) }()
-	return s.applyIn(ctx, buffer, l, batch)
-}
-
-// applyIn makes the bodies of the batch in a buffer. Afterwards the buffer is nil if it
-// must not be used again.
-func (s *Sink) applyIn(ctx context.Context, buffer *[]byte, l *layout, batch *apply.TableBatch) (apply.Result, error) {
 	run := &applyRun{
-		sink: s, layout: l, batch: batch, buffer: buffer,
+		sink: s, layout: l, batch: batch,
 		writer: newWriter(l, s.config.DeleteMode, batch.SyncedAt.UTC().Format(synced)),
 	}
 	if l.appends {
-		err := run.appendRows(ctx)
+		err := run.appendRows(ctx, buffer)
 		return run.result, err
 	}
 	groups, err := run.plan()
@@ -98,8 +92,6 @@ type applyRun struct {
 	batch  *apply.TableBatch
 	writer *writer
 	loads  int // labels given out
-	// buffer is where the body of the next load is made.
-	buffer *[]byte
 	// deletes are the rows of a guarded batch that are to be removed.
 	deletes []int32
 	result  apply.Result
@@ -273,7 +265,7 @@ func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
 		if err := a.send(ctx, g, append(body[:before], ']'), rows); err != nil {
 			return err
 		}
-		body = append(append((*buffer)[:0], '['), last...)
+		body = append(append(body[:0], '['), last...)
 		rows = 1
 	}
 	body = append(body, ']')
@@ -295,23 +287,13 @@ func (a *applyRun) send(ctx context.Context, g *group, body []byte, rows int64) 
 	if err := checkLabel(r.label); err != nil {
 		return err
 	}
-	if err := a.deliver(ctx, r); err != nil {
+	retries, err := a.sink.deliver(ctx, a.layout, r)
+	a.result.Retries += retries
+	if err != nil {
 		return a.locate(err)
 	}
 	a.committed(rows, len(body))
 	return nil
-}
-
-// deliver sends a load. Without a clear answer to the first request somebody may still
-// be reading its body - net/http returns before it has closed it - so that the buffer is
-// left to them: what is read must never be the rows of another load.
-func (a *applyRun) deliver(ctx context.Context, r *request) error {
-	retries, err := a.sink.deliver(ctx, a.layout, r)
-	a.result.Retries += retries
-	if retries > 0 || err != nil {
-		*a.buffer = nil
-	}
-	return err
 }
 
 func (a *applyRun) committed(rows int64, bytes int) {

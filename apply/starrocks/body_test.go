@@ -1,7 +1,12 @@
 package starrocks_test
 
 import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/dbmazz/dbmazz/apply"
@@ -32,20 +37,57 @@ func TestRoomForABodyIsNeitherShortNorWasted(t *testing.T) {
 	}
 }
 
-// net/http returns before it has closed the body where an answer comes early, or none.
-func TestBodyThatMayStillBeReadIsNotOverwritten(t *testing.T) {
-	t.Parallel()
-	sink, server, b := prepared(t, nil)
-	buffer := make([]byte, 0, 4<<10)
-	if kept, err := sink.ApplyIn(t.Context(), buffer, b.Of(sinktest.Insert("1", "a", nil))); !kept || err != nil {
-		t.Fatalf("after a clear answer the buffer is kept: %t, error %v", kept, err)
+// hasty takes the beginning of a load, answers, and reads on once the buffer is used for
+// something else. It returns what it has read.
+func hasty(t *testing.T, listener net.Listener, overwritten <-chan struct{}) []byte {
+	t.Helper()
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Error(err)
+		return nil
 	}
-	for _, kind := range []starrockstest.FaultKind{starrockstest.FaultHTTPError, starrockstest.FaultDropBeforeBody, starrockstest.FaultLostResponse} {
-		script(t, server, starrockstest.Fault{Kind: kind})
-		batch := sinktest.NewBatch(b.Schema, "after-"+string(kind)).Of(sinktest.Insert("2", "b", nil))
-		if kept, err := sink.ApplyIn(t.Context(), buffer, batch); kept || err != nil {
-			t.Errorf("%s: the buffer is kept: %t, error %v", kind, kept, err)
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for line := "x"; strings.TrimSpace(line) != "" && err == nil; {
+		line, err = in.ReadString('\n')
+	}
+	body := make([]byte, 1<<20)
+	for _, step := range []func() error{
+		func() error { _, err := io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\n"); return err },
+		func() error { _, err := io.ReadFull(in, body); return err },
+		func() error {
+			_, err := io.WriteString(conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+			return err
+		},
+	} {
+		if err := step(); err != nil {
+			t.Error(err)
 		}
+	}
+	<-overwritten
+	rest, _ := io.ReadAll(in) // The client cuts the connection.
+	return append(body, rest...)
+}
+
+func TestBodyIsNotReadAfterTheLoadHasReturned(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, server, _ := prepared(t, nil)
+	sink := connect(t, server, func(c *starrocks.Config) { c.URL = "http://" + listener.Addr().String() })
+	overwritten, arrived := make(chan struct{}), make(chan []byte)
+	go func() { arrived <- hasty(t, listener, overwritten) }()
+	body := bytes.Repeat([]byte("a"), 64<<20) // More than sockets hold.
+	if err := sink.Put(t.Context(), body); err == nil {
+		t.Error("an answer that says nothing is no error")
+	}
+	copy(body, bytes.Repeat([]byte("z"), len(body)))
+	close(overwritten)
+	if got := <-arrived; bytes.ContainsRune(got, 'z') {
+		t.Errorf("of %d bytes that arrived some are of what the buffer was used for next", len(got))
 	}
 }
 

@@ -89,14 +89,10 @@ func (r *RowWriter) Append(dst []byte, row *apply.Row) ([]byte, error) {
 // BodyBytes is the room that Apply makes for the body of a batch of the table.
 func (r *RowWriter) BodyBytes(batch *apply.TableBatch) int { return r.w.layout.bodyBytes(batch) }
 
-// ApplyIn is Apply with a buffer of the caller; kept tells that it may be used again.
-func (s *Sink) ApplyIn(ctx context.Context, buffer []byte, batch *apply.TableBatch) (kept bool, err error) {
-	l, err := s.layoutOf(batch.Schema)
-	if err != nil {
-		return false, err
-	}
-	_, err = s.applyIn(ctx, &buffer, l, batch)
-	return buffer != nil, err
+// Put makes the request of one load.
+func (s *Sink) Put(ctx context.Context, body []byte) error {
+	_, err := s.load.put(ctx, &request{table: "t", label: "label", body: body})
+	return err
 }
 
 // CheckVersion is checkVersion.

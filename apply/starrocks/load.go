@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dbmazz/dbmazz/apply"
@@ -80,6 +81,48 @@ type request struct {
 	rows  int64
 }
 
+// gate ends the reading of bodies. net/http may read a request's body after it has
+// returned, when an answer comes before the body is written or none does; by then there
+// may be the rows of another load in the buffer.
+type gate struct {
+	mu     sync.RWMutex
+	closed bool
+}
+
+var errWithdrawn = errors.New("the load was given up while it was being sent")
+
+// close waits for a read that is under way, and makes all later ones fail.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+}
+
+// gatedBody is a body on its way.
+type gatedBody struct {
+	gate *gate
+	from bytes.Reader
+}
+
+func (g *gate) body(text []byte) io.ReadCloser {
+	b := &gatedBody{gate: g}
+	b.from.Reset(text)
+	return b
+}
+
+// Read implements io.Reader.
+func (b *gatedBody) Read(p []byte) (int, error) {
+	b.gate.mu.RLock()
+	defer b.gate.mu.RUnlock()
+	if b.gate.closed {
+		return 0, errWithdrawn
+	}
+	return b.from.Read(p)
+}
+
+// Close implements io.Closer.
+func (*gatedBody) Close() error { return nil }
+
 // answer is what a back end says about a load; a front end that refuses one uses other
 // keys for status and message.
 // https://docs.starrocks.io/docs/sql-reference/sql-statements/loading_unloading/STREAM_LOAD/
@@ -120,19 +163,23 @@ func (e *httpError) Error() string {
 	return fmt.Sprintf("%s answers HTTP %d %s", e.host, e.status, http.StatusText(e.status))
 }
 
-// put sends the load once, along the redirects.
+// put sends the load once, along the redirects. Nobody reads the body afterwards.
 func (l *loader) put(ctx context.Context, r *request) (*answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.config.LoadTimeout+publishWait)
 	defer cancel()
 	address := l.base.JoinPath("api", url.PathEscape(l.config.Database), url.PathEscape(r.table), "_stream_load")
+	var sending gate
+	defer sending.close()
 	data, err := l.send(ctx, address, func(ctx context.Context, to string) (*http.Request, error) {
 		if err := apply.Allowed(ctx); err != nil {
 			return nil, err
 		}
-		out, err := http.NewRequestWithContext(ctx, http.MethodPut, to, bytes.NewReader(r.body))
+		out, err := http.NewRequestWithContext(ctx, http.MethodPut, to, http.NoBody)
 		if err != nil {
 			return nil, errors.New("make request: address not usable")
 		}
+		out.Body, out.ContentLength = sending.body(r.body), int64(len(r.body))
+		out.GetBody = func() (io.ReadCloser, error) { return sending.body(r.body), nil }
 		l.setHeaders(out.Header, r)
 		return out, nil
 	})
