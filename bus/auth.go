@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/dbmazz/dbmazz/internal/tlsfiles"
 )
@@ -70,7 +71,7 @@ func (a Auth) options() ([]nats.Option, error) {
 	switch {
 	case a.NKeyFile != "":
 		if _, err := readSeed(a.NKeyFile); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("use BUS_NKEY_FILE: %w", err)
 		}
 		option, err := nats.NkeyOptionFromSeed(a.NKeyFile)
 		if err != nil {
@@ -78,8 +79,8 @@ func (a Auth) options() ([]nats.Option, error) {
 		}
 		return []nats.Option{option}, nil
 	case a.CredsFile != "":
-		if _, err := os.ReadFile(a.CredsFile); err != nil {
-			return nil, fmt.Errorf("read NATS credentials: %w", err)
+		if err := checkCreds(a.CredsFile); err != nil {
+			return nil, err
 		}
 		return []nats.Option{nats.UserCredentials(a.CredsFile)}, nil
 	case a.User != "" && a.Password == "":
@@ -88,6 +89,21 @@ func (a Auth) options() ([]nats.Option, error) {
 		return []nats.Option{nats.UserInfo(a.User, a.Password)}, nil
 	}
 	return nil, nil
+}
+
+// checkCreds reports what is wrong with a credentials file, without what is in it.
+func checkCreds(file string) error {
+	data, err := os.ReadFile(file) //nolint:gosec // A configured file.
+	if err != nil {
+		return fmt.Errorf("read NATS credentials of BUS_CREDS_FILE: %w", err)
+	}
+	_, noToken := nkeys.ParseDecoratedJWT(data)
+	keys, noSeed := nkeys.ParseDecoratedUserNKey(data)
+	if noToken != nil || noSeed != nil {
+		return fmt.Errorf("read NATS credentials of BUS_CREDS_FILE: %s does not hold the JWT and the seed of a user; nsc generate creds makes such a file", file)
+	}
+	keys.Wipe()
+	return nil
 }
 
 // options returns those of the client; see [Auth.options].

@@ -100,8 +100,8 @@ func FuzzRow(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !utf8.Valid(body) || bytes.ContainsAny(body, "\n\r") {
-			t.Fatalf("%q cannot be a line of a body", body)
+		if !utf8.Valid(body) {
+			t.Fatalf("%q is not UTF-8", body)
 		}
 		checkBody(t, schema, &row, values, members(t, body), mode)
 	})

@@ -71,6 +71,11 @@ type company struct {
 	mu     sync.Mutex
 	others map[string]*neighbour
 	said   map[string]bool
+	// led is the capture that was last heard of at work while this process was there.
+	led struct {
+		instance, tables string
+		times            int
+	}
 }
 
 func newCompany() *company {
@@ -108,6 +113,37 @@ func (c *company) present() bool {
 	return slices.ContainsFunc(c.list(), func(n neighbour) bool { return !n.silent() })
 }
 
+// free tells whether a process stands by for a stage that has not failed at it lately.
+func (c *company) free(role string) bool {
+	return slices.ContainsFunc(c.list(), func(n neighbour) bool {
+		switch {
+		case n.silent() || n.works(role):
+			return false
+		case role == roleCapture:
+			return n.Capture != nil && !n.Capture.Failed && !n.Capture.Refuses
+		default:
+			return n.Apply != nil && !n.Apply.Failed
+		}
+	})
+}
+
+// sameTables is an error if this process has stood by for a capture with another TABLES:
+// taking over would silently change what is captured. Starting a process says what is
+// wanted, standing by does not.
+func (c *company) sameTables(tables string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// The first word of a process may be one that it left behind.
+	if c.led.times < 2 || c.led.tables == tables {
+		return nil
+	}
+	return fmt.Errorf("%w: TABLES is %s here and %s in process %s, which has captured while this one stood by; give both the same TABLES, or restart this process to capture its own",
+		errOtherTables, tables, c.led.tables, c.led.instance)
+}
+
+// errOtherTables keeps a standby from capturing other tables than the process before it.
+var errOtherTables = errors.New("this capture does not take over")
+
 // draining tells whether a process that is there sees a drain through.
 func (c *company) draining() bool {
 	return slices.ContainsFunc(c.list(), func(n neighbour) bool { return n.Draining && !n.silent() })
@@ -128,6 +164,12 @@ func (c *company) heardOf(m member, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.others[m.Instance] = &neighbour{member: m, contact: contact{heard: now}}
+	if m.works(roleCapture) {
+		if c.led.instance != m.Instance || c.led.tables != m.Capture.Configured {
+			c.led.instance, c.led.tables, c.led.times = m.Instance, m.Capture.Configured, 0
+		}
+		c.led.times++
+	}
 	for name, n := range c.others {
 		if now.Sub(n.heard) > forgetAfter && !n.works(roleCapture) && !n.works(roleApply) {
 			delete(c.others, name)
@@ -209,7 +251,7 @@ func (p *pipeline) heard(ctx context.Context, s *stages, m member) {
 		return
 	}
 	if s.company.once("tables " + m.Instance + m.Capture.Configured) {
-		p.log.WarnContext(ctx, "another capture of the pipeline has a different TABLES: whichever leads captures its own list, and changes of tables that it does not name are not captured meanwhile",
+		p.log.WarnContext(ctx, "another capture of the pipeline has a different TABLES: a standby does not take over from one with another list, so give both the same",
 			"instance", m.Instance, "its_tables", m.Capture.Configured, "tables", tableList(p.env.Tables))
 	}
 }

@@ -75,10 +75,28 @@ func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
 			role: p.role(b, roleApply), env: p.env, log: p.log, bus: b, control: s.control,
 		}
 	}
+	p.connect(s)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stages, p.starting, p.problem = s, "", ""
 	return s, nil
+}
+
+// connect tells the roles what they must know of the work and of the other processes.
+func (p *pipeline) connect(s *stages) {
+	if s.capture != nil {
+		r := s.capture.role
+		r.patience, r.health = p.env.HandoverAfter, s.capture.health
+		r.free = func() bool { return s.company.free(roleCapture) }
+		if r.lease != nil {
+			r.refuse = func() error { return s.company.sameTables(tableList(p.env.Tables)) }
+		}
+	}
+	if s.apply != nil {
+		r := s.apply.role
+		r.patience, r.health = p.env.HandoverAfter, s.apply.health
+		r.free = func() bool { return s.company.free(roleApply) }
+	}
 }
 
 // follow makes what another process has changed hold here too.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,16 @@ type role struct {
 	alone atomic.Bool // at work without a lease
 	// problem is what ended the last term, nil if it was somebody else's lease.
 	problem atomic.Pointer[string]
+
+	// refuse says why this process must not take the stage over, nil if it may. It and
+	// the others are nil where nothing is to be asked.
+	refuse func() error
+	// health is how the work goes, free whether a standby is there that has not failed
+	// itself, patience how long work fails before such a one may try; see relief.
+	health   func() health
+	free     func() bool
+	patience time.Duration
+	gaveUp   atomic.Pointer[time.Time]
 }
 
 // errNotLeading keeps a stage from acting between two terms.
@@ -65,24 +76,60 @@ func (r *role) lead(ctx context.Context, work func(context.Context) error) error
 		defer r.alone.Store(false)
 		return work(ctx)
 	}
-	for ctx.Err() == nil {
-		term, err := r.lease.Acquire(ctx)
+	for last := ""; ctx.Err() == nil; {
+		err := r.mayLead()
 		if err == nil {
-			r.log.InfoContext(ctx, "this process leads the stage", "stage", r.name)
-			err = r.serve(ctx, term, work)
-			r.failed(err)
-			r.log.InfoContext(ctx, "this process leads the stage no more", "stage", r.name, "err", err)
+			err = r.turn(ctx, work)
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
-			r.log.WarnContext(ctx, "stage waits to try again", "stage", r.name, "err", err)
+		wait := time.Second
+		if errors.Is(err, errRelieved) {
+			wait = stepBack
 		}
-		pause(ctx, time.Second)
+		if text := fmt.Sprint(err); err != nil && text != last {
+			r.log.WarnContext(ctx, "stage waits to try again", "stage", r.name, "err", err)
+			last = text
+		}
+		pause(ctx, wait)
 	}
 	return nil
 }
+
+// mayLead asks whether this process may take the stage over, and notes it for the status.
+func (r *role) mayLead() error {
+	if r.refuse == nil {
+		return nil
+	}
+	err := r.refuse()
+	if err != nil {
+		r.failed(err)
+	}
+	return err
+}
+
+// turn waits for the lease and works through one term. What is in the way of leading is
+// asked again: the process may have waited for long.
+func (r *role) turn(ctx context.Context, work func(context.Context) error) error {
+	term, err := r.lease.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	if refused := r.mayLead(); refused != nil {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+		defer cancel()
+		return errors.Join(refused, term.Release(bounded))
+	}
+	r.log.InfoContext(ctx, "this process leads the stage", "stage", r.name)
+	err = r.serve(ctx, term, work)
+	r.failed(err)
+	r.log.InfoContext(ctx, "this process leads the stage no more", "stage", r.name, "err", err)
+	return err
+}
+
+// releaseTimeout bounds giving a lease back, which ends by itself otherwise.
+const releaseTimeout = 2 * time.Second
 
 // failed remembers what ended a term, for the status.
 func (r *role) failed(err error) {
@@ -113,10 +160,18 @@ func (r *role) trouble() string {
 func (r *role) serve(ctx context.Context, term *roster.Term, work func(context.Context) error) error {
 	r.term.Store(term)
 	during, cancel := term.Context(ctx)
+	during, end := context.WithCancelCause(during)
+	var watch sync.WaitGroup
+	watch.Go(func() { r.relieve(during, end) })
 	err := work(during)
+	if cause := context.Cause(during); errors.Is(cause, errRelieved) {
+		err = errors.Join(cause, err)
+	}
+	end(context.Canceled)
 	cancel()
+	watch.Wait()
 	r.term.Store(nil)
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	return errors.Join(err, term.Release(bounded))
 }

@@ -99,13 +99,26 @@ type applyView struct {
 	FlushBytes int64 `json:"flush_bytes,omitempty"`
 	// Leader is whom this process waits for.
 	Leader string `json:"leader,omitempty"`
+	// Failed tells that the process has given the stage away lately, since it did
+	// not get on.
+	Failed bool `json:"failed,omitempty"`
+}
+
+// health is how applying goes.
+func (s *applyStage) health() health {
+	work := s.now()
+	if work == nil {
+		return health{}
+	}
+	status := work.Status()
+	return health{works: status.State == apply.Applying || status.State == apply.Paused, problem: status.Err}
 }
 
 // view shows the stage as this process sees it.
 func (s *applyStage) view() *applyView {
 	work := s.now()
 	if work == nil {
-		return &applyView{Leader: s.role.leader()}
+		return &applyView{Leader: s.role.leader(), Failed: s.role.failedLately()}
 	}
 	return &applyView{Active: true, Status: work.Status(), Settings: work.Settings(), FlushBytes: s.env.FlushBytes}
 }

@@ -167,13 +167,28 @@ type captureView struct {
 	Leader string `json:"leader,omitempty"`
 	// Configured is TABLES of the process.
 	Configured string `json:"configured,omitempty"`
+	// Failed tells that the process has given the stage away lately, since it did
+	// not get on.
+	Failed bool `json:"failed,omitempty"`
+	// Refuses tells that the process would not take over.
+	Refuses bool `json:"refuses,omitempty"`
+}
+
+// health is how capturing goes.
+func (s *captureStage) health() health {
+	work, _, _ := s.now()
+	if work == nil {
+		return health{}
+	}
+	status := work.Status()
+	return health{works: status.State == capture.StateStreaming, problem: status.LastError}
 }
 
 // view shows the stage as this process sees it.
 func (s *captureStage) view(ctx context.Context) *captureView {
 	work, stream, tables := s.now()
 	if work == nil {
-		return &captureView{Leader: s.role.leader(), Configured: tableList(s.env.Tables)}
+		return &captureView{Leader: s.role.leader(), Configured: tableList(s.env.Tables), Failed: s.role.failedLately(), Refuses: s.role.refuse != nil && s.role.refuse() != nil}
 	}
 	v := &captureView{Active: true, Configured: tableList(s.env.Tables), Status: work.Status(), Waiting: stream.waiting(), Total: stream.stored(), Tables: tableNames(tables)}
 	head, err := work.WALHead(ctx)

@@ -111,6 +111,8 @@ type Config struct {
 	SpoolDir string
 	// Instance is empty for the default.
 	Instance string
+	// HandoverAfter is zero where a process keeps a stage that it fails at.
+	HandoverAfter time.Duration
 	// MemoryLimit is zero for the default.
 	MemoryLimit int64
 

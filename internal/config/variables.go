@@ -268,6 +268,11 @@ var variables = []variable{
 		doc: "Name of this process among those of the pipeline, in status and logs. Defaults to the host name and a random part.",
 	},
 	{
+		name: "HANDOVER_AFTER_S", fallback: "30",
+		set: duration(func(c *Config) *time.Duration { return &c.HandoverAfter }, unitSeconds, 0, 3600),
+		doc: "Seconds after which a process that fails at a stage (it does not reach the source or the sink, say) leaves it to a standby that has not failed itself; 0 means never.",
+	},
+	{
 		name: "MEMORY_LIMIT",
 		set:  size(func(c *Config) *int64 { return &c.MemoryLimit }, 64<<20, 1<<40),
 		doc:  "Memory that the process aims to stay below, with a suffix as for FLUSH_BYTES. Defaults to GOMEMLIMIT, else to 90 % of the container's limit.",

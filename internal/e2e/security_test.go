@@ -322,3 +322,8 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 }
 
 func (b bearer) RequireTransportSecurity() bool { return true }
+
+// unverified is for tests that wait for a server whose certificate is no good.
+func unverified() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true} //nolint:gosec // That is the point.
+}
