@@ -220,17 +220,20 @@ func (c *dlqDropCmd) Run(ctx context.Context, s *streams) error {
 			return fmt.Errorf("%d letters, and the others of the same rows, would be lost for good; add --yes if they may be", len(list))
 		}
 		dropped := map[string]bool{}
+		shelf := letterShelf{letters: letters}
 		for _, l := range list {
-			refs, err := letters.Refs(ctx)
-			if err != nil {
+			if dropped[l.ID] {
+				continue
+			}
+			if err := shelf.refresh(ctx); err != nil {
 				return err
 			}
-			ids := apply.Related(refs, l.ID).Delete
+			ids := shelf.index.Related(l.ID).Delete
 			if l.Damaged {
 				ids = []string{l.ID}
 			}
 			for _, id := range ids {
-				if err := letters.bus.Delete(ctx, id); err != nil {
+				if err := shelf.remove(ctx, id); err != nil {
 					return err
 				}
 				dropped[id] = true

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/dbmazz/dbmazz/apply"
 	"github.com/dbmazz/dbmazz/bus"
@@ -25,7 +24,7 @@ func (c *dlqRetryCmd) Run(ctx context.Context, s *streams) error {
 		if err != nil {
 			return fmt.Errorf("set up the sink: %w", err)
 		}
-		r := retry{tool: t, letters: letters, sink: sink, done: map[string]bool{}}
+		r := retry{tool: t, letters: letters, shelf: letterShelf{letters: letters}, sink: sink, done: map[string]bool{}}
 		for _, l := range list {
 			if r.done[l.ID] {
 				continue
@@ -43,6 +42,7 @@ func (c *dlqRetryCmd) Run(ctx context.Context, s *streams) error {
 type retry struct {
 	*tool
 	letters deadLetters
+	shelf   letterShelf
 	sink    apply.Sink
 	done    map[string]bool // applied and deleted
 }
@@ -68,12 +68,11 @@ func (r *retry) row(ctx context.Context, of bus.Letter) error {
 	applied := map[string]bool{}
 	var chain apply.Chain
 	for grown := true; grown; {
-		refs, err := r.letters.Refs(ctx)
-		if err != nil {
+		if err := r.shelf.refresh(ctx); err != nil {
 			return err
 		}
-		chain, grown = apply.Related(refs, of.ID), false
-		if err := r.complete(ctx, refs, chain.Retry); err != nil {
+		chain, grown = r.shelf.index.Related(of.ID), false
+		if err := r.complete(ctx, r.shelf.index.Refs(chain.Retry)); err != nil {
 			return err
 		}
 		for _, id := range chain.Retry {
@@ -91,7 +90,7 @@ func (r *retry) row(ctx context.Context, of bus.Letter) error {
 		}
 	}
 	for _, id := range chain.Delete {
-		if err := r.letters.bus.Delete(ctx, id); err != nil {
+		if err := r.shelf.remove(ctx, id); err != nil {
 			return err
 		}
 		r.done[id] = true
@@ -101,7 +100,7 @@ func (r *retry) row(ctx context.Context, of bus.Letter) error {
 
 // complete refuses letters of a transaction that apply has not been through: what is still
 // to come of it would not be told from the retry.
-func (r *retry) complete(ctx context.Context, refs []apply.LetterRef, ids []string) error {
+func (r *retry) complete(ctx context.Context, refs []apply.LetterRef) error {
 	data, _, err := bucket{r.bus, keyApply}.LoadState(ctx)
 	if err != nil {
 		return err
@@ -111,7 +110,7 @@ func (r *retry) complete(ctx context.Context, refs []apply.LetterRef, ids []stri
 		return err
 	}
 	for i := range refs {
-		if slices.Contains(ids, refs[i].ID) && !refs[i].Complete(checkpoint) {
+		if !refs[i].Complete(checkpoint) {
 			return fmt.Errorf("the transaction of letter %s is still being applied: try again in a moment", refs[i].ID)
 		}
 	}

@@ -101,7 +101,11 @@ func (d deadLetters) get(ctx context.Context, id string) (*apply.DeadLetter, err
 
 // each lists the letters in the order in which they were stored, without their data.
 func (d deadLetters) each(ctx context.Context, use func(bus.Letter) error) error {
-	var after uint64
+	return d.eachAfter(ctx, 0, use)
+}
+
+// eachAfter lists those behind a sequence.
+func (d deadLetters) eachAfter(ctx context.Context, after uint64, use func(bus.Letter) error) error {
 	for {
 		page, err := d.bus.List(ctx, after, letterPage)
 		if err != nil || len(page) == 0 {
