@@ -102,10 +102,15 @@ func FuzzCopyRows(f *testing.F) {
 				t.Fatalf("%q: %d bytes, %v", part, n, err)
 			}
 		}
-		if diff := cmp.Diff(want, copied(t, c), cmpopts.EquateEmpty()); diff != "" {
-			t.Fatalf("%q: %s", text, diff)
+		got := copied(t, c)
+		if !slices.EqualFunc(want, got, sameValues) {
+			t.Fatalf("%q: %s", text, cmp.Diff(want, got, cmpopts.EquateEmpty()))
 		}
 	})
+}
+
+func sameValues(a, b []cdc.Value) bool {
+	return slices.EqualFunc(a, b, func(v, w cdc.Value) bool { return v.Kind == w.Kind && bytes.Equal(v.Bytes, w.Bytes) })
 }
 
 // FuzzCopyBytes states that no bytes do more than to be refused, and that what is taken
