@@ -124,7 +124,11 @@ func (r *rig) compareWith(database string, tables ...string) (all []string) {
 		if err != nil {
 			r.t.Fatalf("read the sink: %v", err)
 		}
-		types := sinkTypes(r.t, sink, columns)
+		types, missing := sinkTypes(sink, columns)
+		if missing != "" {
+			all = append(all, name+": "+missing)
+			continue
+		}
 		names := make([]string, len(columns))
 		for i, c := range columns {
 			names[i] = quote(c.name)
@@ -139,18 +143,17 @@ func (r *rig) compareWith(database string, tables ...string) (all []string) {
 	return all
 }
 
-// sinkTypes returns the sink's type of each column.
-func sinkTypes(t testing.TB, sink starrockstest.TableData, columns []sourceColumn) []string {
-	t.Helper()
-	types := make([]string, len(columns))
+// sinkTypes returns the sink's type of each column, or says which is missing.
+func sinkTypes(sink starrockstest.TableData, columns []sourceColumn) (types []string, missing string) {
+	types = make([]string, len(columns))
 	for i, c := range columns {
 		at := slices.Index(sink.Columns, c.name)
 		if at < 0 {
-			t.Fatalf("the sink has no column %q, only %q", c.name, sink.Columns)
+			return nil, fmt.Sprintf("the sink has no column %q, only %q", c.name, sink.Columns)
 		}
 		types[i] = strings.ToUpper(sink.Types[at])
 	}
-	return types
+	return types, ""
 }
 
 func sourceTable(rows [][][]byte, columns []sourceColumn, types []string) table {
@@ -263,6 +266,10 @@ func canonical(text string, c sourceColumn, sinkType string) string {
 	case "timestamp", "timestamptz":
 		if !asText {
 			return trimFraction(strings.TrimSuffix(text, "+00"))
+		}
+	case "date":
+		if sinkType == "DATETIME" {
+			return text + " 00:00:00"
 		}
 	case "bpchar":
 		if c.key {

@@ -182,7 +182,11 @@ func (r *rig) differ(name string) (n int) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	types, seed := sinkTypes(r.t, sink, columns), maphash.MakeSeed()
+	types, missing := sinkTypes(sink, columns)
+	if missing != "" {
+		r.t.Fatal(missing)
+	}
+	seed := maphash.MakeSeed()
 	digest := func(text func(i int) string) (key, row uint64) {
 		var k, h maphash.Hash
 		k.SetSeed(seed)
