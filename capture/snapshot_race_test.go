@@ -3,6 +3,7 @@ package capture_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,6 +129,37 @@ func TestCopyIsNotFooledByARewriteOfTheTable(t *testing.T) {
 		pause(20 * time.Millisecond)
 	}
 	r.c.SetSnapshot(capture.SnapshotSettings{Rate: -1})
+	r.copied()
+	r.same("t", "id")
+}
+
+// A drain ends the copying at once, whoever it waits for, and the next process goes on.
+func TestHaltedCopyWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'old' FROM generate_series(1, 10) i")
+	r := copying(t, db, "a")
+	r.start()
+	r.copied()
+	conn := db.Connect()
+	if _, err := conn.Exec(t.Context(), "BEGIN; UPDATE t SET v = 'new' WHERE id = 5"); err != nil {
+		t.Fatal(err)
+	}
+	r.cfg.Tables = []capture.Table{table("a"), table("t")}
+	if err := r.c.SetTables(t.Context(), r.cfg.Tables, kept); err != nil {
+		t.Fatal(err)
+	}
+	r.await("waiting", func(s capture.Status) bool { return strings.Contains(s.Snapshot.Detail, "must end") })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := r.c.HaltSnapshot(ctx); err != nil {
+		t.Error(err)
+	}
+	r.stop()
+	if _, err := conn.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
 	r.copied()
 	r.same("t", "id")
 }

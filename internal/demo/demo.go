@@ -166,7 +166,10 @@ func (d *demo) startSource(ctx context.Context) error {
 	})
 }
 
-// fill makes a twentieth of the changes before dbmazz is there.
+// share is how many of the changes are made before dbmazz is there.
+func (d *demo) share() int { return d.changes / 20 }
+
+// fill makes a share of the changes before dbmazz is there.
 func (d *demo) fill(ctx context.Context) error {
 	return d.step("fill the tables", func() (_ string, err error) {
 		conn, err := d.source.connect(ctx)
@@ -174,7 +177,7 @@ func (d *demo) fill(ctx context.Context) error {
 			return "", err
 		}
 		defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-		share := d.changes / 20
+		share := d.share()
 		d.load = shop.New(shop.Options{Seed: d.seed, Changes: d.changes - share, Lasting: d.lasting()})
 		if d.existing, err = d.load.Fill(ctx, conn, share); err != nil {
 			return "", err
@@ -252,7 +255,7 @@ func (d *demo) replicate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.watch = newWatch(d.service, d.load, conn, d.changes)
+	d.watch = newWatch(d.service, d.load, conn, d.changes-d.share())
 	group, ctx := errgroup.WithContext(ctx)
 	written := make(chan struct{})  // Closed when the load has ended.
 	finished := make(chan struct{}) // Closed when the scenario has ended.
