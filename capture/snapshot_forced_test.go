@@ -8,31 +8,34 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/dbmazz/dbmazz/capture"
 	"github.com/dbmazz/dbmazz/internal/pgtest"
 )
 
-// heldCopies passes connections on to a server, and keeps back what it answers from the
-// first COPY on until release is called: by then the server has taken the snapshot and read
-// the rows.
-type heldCopies struct {
+// holder passes connections on to a server. What the server answers on those that have
+// sent a certain text it keeps back from when hold is set until release is called.
+type holder struct {
 	listener net.Listener
 	target   string
-	asked    chan struct{} // closed with the first COPY
+	text     string
+	hold     atomic.Bool
+	asked    chan struct{} // closed with the first such text
 	released chan struct{}
 	ask      sync.Once
 	release  func()
 }
 
-func holdCopies(t *testing.T, target string) *heldCopies {
+func newHolder(t *testing.T, target, text string) *holder {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &heldCopies{listener: listener, target: target, asked: make(chan struct{}), released: make(chan struct{})}
+	h := &holder{listener: listener, target: target, text: text, asked: make(chan struct{}), released: make(chan struct{})}
 	h.release = sync.OnceFunc(func() { close(h.released) })
 	t.Cleanup(func() { h.release(); _ = listener.Close() })
 	go func() {
@@ -47,7 +50,7 @@ func holdCopies(t *testing.T, target string) *heldCopies {
 	return h
 }
 
-func (h *heldCopies) serve(near net.Conn) {
+func (h *holder) serve(near net.Conn) {
 	far, err := net.Dial("tcp", h.target)
 	if err != nil {
 		_ = near.Close()
@@ -57,16 +60,16 @@ func (h *heldCopies) serve(near net.Conn) {
 	go func() {
 		defer far.Close()
 		buf := make([]byte, 64<<10)
-		for copies := false; ; {
+		for found := false; ; {
 			n, err := near.Read(buf)
-			if !copies && bytes.Contains(buf[:n], []byte("COPY (SELECT")) {
-				copies = true
+			if !found && bytes.Contains(buf[:n], []byte(h.text)) {
+				found = true
 				close(held)
 			}
 			if _, writeErr := far.Write(buf[:n]); err != nil || writeErr != nil {
 				return
 			}
-			if copies {
+			if found {
 				h.ask.Do(func() { close(h.asked) })
 			}
 		}
@@ -77,7 +80,9 @@ func (h *heldCopies) serve(near net.Conn) {
 		n, err := far.Read(buf)
 		select {
 		case <-held:
-			<-h.released
+			if h.hold.Load() {
+				<-h.released
+			}
 		default:
 		}
 		if _, writeErr := near.Write(buf[:n]); err != nil || writeErr != nil {
@@ -113,7 +118,8 @@ INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`
 			if err != nil {
 				t.Fatal(err)
 			}
-			held := holdCopies(t, source.Host)
+			held := newHolder(t, source.Host, "COPY (SELECT")
+			held.hold.Store(true)
 			r := copying(t, db, "t")
 			source.Host = held.listener.Addr().String()
 			r.cfg.SourceURL, r.cfg.SnapshotChunkRows = source.String(), 10
@@ -137,4 +143,39 @@ INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`
 			r.same("t", "id")
 		})
 	}
+}
+
+// A chunk that shows what the reader has not passed is not written before it has: the change
+// of key would find nothing to take the large value from, and take the row away.
+func TestChunkThatIsAheadOfTheReaderWaitsForIt(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec(`CREATE TABLE t (id int PRIMARY KEY, n int, large text); ALTER TABLE t ALTER large SET STORAGE EXTERNAL;
+INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`)
+	source, err := url.Parse(db.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := newHolder(t, source.Host, "START_REPLICATION")
+	r := copying(t, db, "t")
+	source.Host = held.listener.Addr().String()
+	r.cfg.SourceURL, r.cfg.Snapshot = source.String(), capture.SnapshotNever
+	r.startStreaming()
+	r.drain()
+	held.hold.Store(true)
+	db.Exec("UPDATE t SET id = 40 WHERE id = 4")
+	if err := r.c.StartSnapshot(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	const head = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert%"
+	for pgtest.Value[int](db, "SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE $1 AND state = 'idle' AND datname = current_database()", head) == 0 {
+		pause(time.Millisecond)
+	}
+	pause(200 * time.Millisecond)
+	if s := r.c.Status().Snapshot; s.Tables[0].ChunksDone > 0 {
+		t.Errorf("the chunk has not waited: %+v", s)
+	}
+	held.release()
+	r.copied()
+	r.same("t", "id")
 }
