@@ -70,6 +70,10 @@ bench: setup-postgres ## Measure the whole pipeline beside pg_recvlogical, 3 min
 bench-check: setup-postgres ## Fail if a ratio of the quick benchmark has dropped below the recorded one by more than the noise.
 	go run ./internal/bench $(BENCHFLAGS) -parts=throughput -check=internal/bench/recorded.json
 
+.PHONY: bench-record
+bench-record: setup-postgres ## Record the ratios of three pairs for bench-check; on a quiet machine only.
+	go run ./internal/bench $(BENCHFLAGS) -parts=throughput -pairs=3 -record=internal/bench/recorded.json
+
 .PHONY: microbench
 microbench: setup ## Run the benchmarks of single functions; MATCH chooses some.
 	go test -run='^$$' -bench='$(or $(MATCH),.)' -benchmem -timeout=60m $(PACKAGES)

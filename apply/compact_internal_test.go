@@ -100,9 +100,7 @@ func TestCutLeavesTheChangesBehindItToTheNextBatch(t *testing.T) {
 		}
 	}
 	b.release()
-	for i := range c.changes {
-		c.changes = append(c.changes, c.changes[i]) // Takes no memory of another batch.
-	}
+	c.changes = append(c.changes, c.changes...) // Takes no memory of another batch.
 	next := c.cut(len(c.changes), b.checkpoint)
 	for i := range 2 * slabMin {
 		want := strconv.Itoa(slabMin + i%slabMin)

@@ -91,6 +91,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if b.record != "" {
+		b.result.Noise = b.noise
+		if err := b.result.write(b.record); err != nil {
+			return err
+		}
+	}
 	if recorded != nil {
 		return b.result.against(recorded)
 	}

@@ -33,6 +33,8 @@ type options struct {
 	json      string
 	markdown  string
 	check     string
+	record    string
+	noise     float64
 	profile   time.Duration
 	env       []string
 }
@@ -92,6 +94,8 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.json, "json", "", "file that gets the figures")
 	flags.StringVar(&o.markdown, "markdown", "", "file that gets the tables")
 	flags.StringVar(&o.check, "check", "", "file with recorded figures: fail if a ratio has dropped below them by more than the noise that is stated there")
+	flags.StringVar(&o.record, "record", "", "file that gets the figures for later -check")
+	flags.Float64Var(&o.noise, "noise", 0.25, "with -record: how far a ratio may drop, as a part of it")
 	flags.DurationVar(&o.profile, "profile", 0, "take a processor profile of so long, and one of allocations after it, of every dbmazz, into the folder")
 	flags.StringVar(&env, "env", "", "more variables for dbmazz, as NAME=VALUE, separated by blanks")
 	if err := flags.Parse(args); err != nil {
@@ -142,6 +146,9 @@ func (o *options) complete() error {
 	}
 	if o.lasting < 2*time.Second {
 		return fmt.Errorf("-lasting %s: want at least 2s", o.lasting)
+	}
+	if o.noise <= 0 || o.noise >= 1 {
+		return fmt.Errorf("-noise %v: want a part of one, such as 0.25", o.noise)
 	}
 	if o.workloads == "" && !o.full {
 		o.workloads = quickWorkloads

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -33,6 +34,9 @@ type runsOf struct {
 
 func readResult(path string) (*result, error) {
 	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there are no recorded figures in %s: run \"make bench-record\" on a quiet machine, at the commit to compare with", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read recorded figures: %w", err)
 	}

@@ -26,7 +26,7 @@ func TestBenchMeasuresACorrectRun(t *testing.T) {
 	}
 	o := options{
 		parts: "throughput,latency", workloads: "delete-soft", rows: 1000, pairs: 1, rates: []int{200},
-		lasting: 2 * time.Second, dir: t.TempDir(), json: filepath.Join(t.TempDir(), "figures.json"),
+		lasting: 2 * time.Second, noise: 0.5, dir: t.TempDir(), json: filepath.Join(t.TempDir(), "figures.json"),
 	}
 	b := newBench(o)
 	if err := b.run(t.Context()); err != nil {
