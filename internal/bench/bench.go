@@ -151,7 +151,11 @@ func (b *bench) setUp(ctx context.Context) (closeAll func() error, err error) {
 func (b *bench) build(ctx context.Context) error {
 	b.say("build dbmazz")
 	b.binary = filepath.Join(b.dir, "dbmazz")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "github.com/dbmazz/dbmazz/cmd/dbmazz")
+	args := []string{"build", "-o", b.binary}
+	if !b.plain {
+		args = append(args, "-trimpath", "-ldflags", "-s -w")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "github.com/dbmazz/dbmazz/cmd/dbmazz")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build (run it inside the repository): %w\n%s", err, out)

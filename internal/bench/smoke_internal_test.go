@@ -25,7 +25,7 @@ func TestBenchMeasuresACorrectRun(t *testing.T) {
 		t.Skip("short")
 	}
 	o := options{
-		parts: "throughput,latency", workloads: "delete-soft", rows: 1000, pairs: 1, rates: []int{200},
+		plain: true, parts: "throughput", workloads: "delete-soft", rows: 1000, pairs: 1, rates: []int{200},
 		lasting: 2 * time.Second, noise: 0.5, dir: t.TempDir(), json: filepath.Join(t.TempDir(), "figures.json"),
 	}
 	b := newBench(o)
@@ -36,8 +36,5 @@ func TestBenchMeasuresACorrectRun(t *testing.T) {
 		if got := b.result.Throughput[0].of(way, rate); got <= 0 {
 			t.Errorf("%s: no figure", way)
 		}
-	}
-	if len(b.result.Latency) != 2 || b.result.Latency[1].P50 <= 0 {
-		t.Errorf("delays are %+v", b.result.Latency)
 	}
 }
