@@ -18,6 +18,7 @@ const (
 	DefaultMaxMessageBytes      = 1 << 20
 	DefaultMaxConcurrentStreams = 100
 	DefaultMaxConnections       = 256
+	DefaultHandshakeTimeout     = 10 * time.Second
 )
 
 // Config says where and to whom the server talks. The zero value of a field means its
@@ -54,6 +55,9 @@ type Config struct {
 	// MaxConnections bounds the connections of each listener; one more is closed
 	// at once. Defaults to 256.
 	MaxConnections int
+	// HandshakeTimeout is how long a new connection may take until it has said who
+	// it is and what it wants. Defaults to 10 s.
+	HandshakeTimeout time.Duration
 	// Logger receives lifecycle messages. Defaults to none.
 	Logger *slog.Logger
 }
@@ -71,7 +75,7 @@ func (c Config) Validate() error {
 		problems = append(problems, errors.New("the token must not contain white space"))
 	}
 	problems = append(problems, c.checkAddr("gRPC", c.Addr), c.checkAddr("metrics", c.MetricsAddr))
-	if c.MaxMessageBytes < 0 || c.MaxConnections < 0 || c.ShutdownTimeout < 0 || c.StatusTimeout < 0 {
+	if c.MaxMessageBytes < 0 || c.MaxConnections < 0 || c.ShutdownTimeout < 0 || c.StatusTimeout < 0 || c.HandshakeTimeout < 0 {
 		problems = append(problems, errors.New("limits and timeouts must not be negative"))
 	}
 	return errors.Join(problems...)
@@ -121,6 +125,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxConcurrentStreams == 0 {
 		c.MaxConcurrentStreams = DefaultMaxConcurrentStreams
+	}
+	if c.HandshakeTimeout == 0 {
+		c.HandshakeTimeout = DefaultHandshakeTimeout
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = DefaultMaxConnections

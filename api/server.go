@@ -22,7 +22,6 @@ import (
 
 // Bounds of a connection that nobody needs to change.
 const (
-	handshakeTimeout   = 10 * time.Second
 	keepaliveInterval  = time.Minute
 	keepaliveTimeout   = 20 * time.Second
 	keepaliveMinClient = 10 * time.Second
@@ -158,7 +157,7 @@ func (s *Server) newGRPC(certificates *certificates) *grpc.Server {
 		grpc.MaxSendMsgSize(responseBytesMax),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
 		grpc.MaxHeaderListSize(headerBytesMax),
-		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.ConnectionTimeout(s.cfg.HandshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinClient, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(s.gate.unary),
@@ -181,7 +180,8 @@ func (s *Server) newGRPC(certificates *certificates) *grpc.Server {
 func (s *Server) serveHTTP(ctx context.Context, listener net.Listener, certificates *certificates) error {
 	server := &http.Server{
 		Handler:           s.httpHandler(),
-		ReadHeaderTimeout: handshakeTimeout,
+		ReadHeaderTimeout: s.cfg.HandshakeTimeout,
+		ReadTimeout:       s.cfg.HandshakeTimeout, // No request has a body that is read.
 		IdleTimeout:       keepaliveInterval,
 		MaxHeaderBytes:    headerBytesMax,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

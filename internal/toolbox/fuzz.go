@@ -8,13 +8,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 )
 
 type fuzzCommand struct {
-	Time    time.Duration `default:"10s" help:"How long each target runs."`
-	Match   string        `default:"" help:"Only targets whose package or name matches this regular expression."`
-	Workers int           `default:"2" help:"Parallel workers of a target."`
+	Time    string `default:"10s" help:"How long each target runs, or how often: 30s, 1000000x."`
+	Match   string `default:"" help:"Only targets whose package or name matches this regular expression."`
+	Workers int    `default:"2" help:"Parallel workers of a target."`
 }
 
 // target is one fuzz function.
@@ -36,7 +35,7 @@ func (c fuzzCommand) Run(ctx context.Context) error {
 			continue
 		}
 		say("fuzz %s in ./%s for %s", t.name, t.dir, c.Time)
-		cmd := command(ctx, "go", "test", "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+c.Time.String(),
+		cmd := command(ctx, "go", "test", "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+c.Time,
 			fmt.Sprintf("-parallel=%d", c.Workers), "./"+t.dir)
 		if err := openly(cmd); err != nil {
 			return fmt.Errorf("fuzz %s in ./%s (the input is in its testdata folder): %w", t.name, t.dir, err)
