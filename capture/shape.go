@@ -134,6 +134,9 @@ func (s *shape) staleRows(before *shape) string {
 		switch {
 		case b.Name != c.Name:
 			return fmt.Sprintf("column %s is called %s", b.Name, c.Name)
+		case b.OID != c.OID && slices.Contains(s.Key, c.Name):
+			// Its values are the same maybe, but the sink may need another table.
+			return fmt.Sprintf("the type of key column %s was changed", c.Name)
 		case rewritten && (b.OID != c.OID || b.Mod != c.Mod) && !sameText(b.OID, c.OID):
 			return fmt.Sprintf("the type of column %s was changed", c.Name)
 		}
@@ -166,33 +169,27 @@ type findings struct {
 	again  []recopy
 }
 
-// observe compares a table with what is remembered of it, and reports what is new.
-func observe(ctx context.Context, conn *pgx.Conn, r *relation, appends bool, id *identity, out *findings) error {
-	now, err := readShape(ctx, conn, r)
-	if err != nil {
-		return err
-	}
-	name := r.table.String()
-	before := id.shape(name)
+// observe compares what a table looks like with what is remembered of it, nil if that is
+// nothing.
+func (f *findings) observe(t *tableInfo, now, before *shape) {
 	if before == nil {
-		out.shapes[name] = now
-		return nil
+		f.shapes[t.table.String()] = now
+		return
 	}
 	now.follow(before)
 	if now.equal(before) {
-		return nil
+		return
 	}
-	out.shapes[name] = now
+	f.shapes[t.table.String()] = now
 	// A row of a table without a key is a change as it was then.
-	if appends {
-		return nil
+	if t.appends() {
+		return
 	}
 	if before.OID != now.OID {
-		out.again = append(out.again, recopy{r.table, true, "the table was dropped and created again"})
+		f.again = append(f.again, recopy{t.table, true, "the table was dropped and created again"})
 	} else if why := now.staleRows(before); why != "" {
-		out.again = append(out.again, recopy{r.table, false, why})
+		f.again = append(f.again, recopy{t.table, false, why})
 	}
-	return nil
 }
 
 // shape returns what is remembered of a table, nil if that is nothing.

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -141,9 +140,11 @@ func (c *Capture) compareShapes(ctx context.Context, conn *pgx.Conn, version int
 		if err != nil {
 			return nil, err
 		}
-		if err := observe(ctx, conn, r, infos[i].appends(), id, f); err != nil {
-			return nil, fmt.Errorf("look at table %s: %w", infos[i].table, err)
+		now, err := readShape(ctx, conn, r)
+		if err != nil {
+			return nil, err
 		}
+		f.observe(&infos[i], now, id.shape(infos[i].table.String()))
 	}
 	return f, nil
 }

@@ -77,6 +77,8 @@ func (s *session) look(ctx context.Context, conn *pgx.Conn, tables []Table) erro
 	if err != nil {
 		return err
 	}
+	// Another table of the same name may not be published yet. The next session sees to it.
+	infos = slices.DeleteFunc(infos, func(i tableInfo) bool { return s.gone(i.table, i.oid) })
 	f, err := s.c.compareShapes(ctx, conn, s.server, infos, s.record.get())
 	if err != nil {
 		return err
