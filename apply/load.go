@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // loader takes batches to the sink, one after the other.
@@ -232,6 +233,7 @@ func (l *loader) send(b *TableBatch, aside func(*RowError) error) (refused *RowE
 		}
 		result, err := l.deliver(ctx, b)
 		if err == nil {
+			killpoint.Reached("apply.loaded")
 			l.loaded(b, result)
 		}
 		row, ok := errors.AsType[*RowError](err)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // session is one run from the checkpoint until something ends it: the reader takes
@@ -330,6 +331,7 @@ func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []
 		if err := s.consumer.Ack(work, b.checkpoint.Sequence); err != nil {
 			return fmt.Errorf("acknowledge message %d: %w", b.checkpoint.Sequence, err)
 		}
+		killpoint.Reached("apply.acknowledged")
 		b.release()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // state is what apply keeps in the bucket. One write moves the checkpoint and clears
@@ -164,7 +165,12 @@ func (l *ledger) begin(ctx context.Context, p plan) error {
 		return nil
 	}
 	l.state.Plan = &p
-	return l.save(ctx)
+	killpoint.Reached("apply.planning")
+	if err := l.save(ctx); err != nil {
+		return err
+	}
+	killpoint.Reached("apply.planned")
+	return nil
 }
 
 // again makes the plan be carried out under another ID for a table.
@@ -211,5 +217,10 @@ func (l *ledger) finish(ctx context.Context, c cdc.Checkpoint) error {
 	}
 	l.state.Plan = nil
 	l.state.Checkpoint = c
-	return l.save(ctx)
+	killpoint.Reached("apply.finishing")
+	if err := l.save(ctx); err != nil {
+		return err
+	}
+	killpoint.Reached("apply.checkpointed")
+	return nil
 }

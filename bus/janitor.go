@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // The stream is kept below high; from there, acknowledged messages go regardless of
@@ -79,10 +81,12 @@ func (b *Bus) purge(ctx context.Context, acked uint64) error {
 	if keep, err = b.frameStart(ctx, min(keep, t.first)); err != nil || keep <= state.FirstSeq {
 		return err
 	}
+	killpoint.Reached("bus.purging")
 	err = b.ask(ctx, func(ctx context.Context) error { return b.stream.Purge(ctx, jetstream.WithPurgeSequence(keep)) })
 	if err != nil {
 		return fmt.Errorf("purge stream %s: %w", b.cfg.streamName(), err)
 	}
+	killpoint.Reached("bus.purged")
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // session is the goroutine behind a Publisher. Every message knows the sequence that
@@ -256,6 +257,7 @@ func (s *session) send() error {
 			s.deadline = time.Now()
 			return nil
 		}
+		killpoint.Reached("bus.sent")
 		s.sent++
 		s.bytes += len(o.msg.Data)
 		s.deadline = time.Now().Add(s.answerTime())
@@ -364,6 +366,7 @@ func (s *session) storedUpTo(sequence uint64) {
 		}
 		s.last, s.lastID, s.lost = o.sequence, o.msg.Header.Get(headerID), 0
 		s.retries, s.doubts = 0, 0
+		killpoint.Reached("bus.stored")
 		s.p.setStored(o.sequence, o.frame)
 		if f := o.frame; f != nil && f.stored != nil {
 			f.stored(f.data)

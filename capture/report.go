@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // reportLoop tells the server what may be forgotten: when the sink has got further,
@@ -70,6 +71,7 @@ func (s *session) answer(ctx context.Context, due bool, interval time.Duration) 
 	if err := s.record.update(ctx, func(id *identity) { id.Confirmed, id.Settled = lsn, settled }); err != nil {
 		return err
 	}
+	killpoint.Reached("capture.remembered")
 	s.mu.Lock()
 	s.confirm.save(lsn)
 	s.mu.Unlock()
@@ -88,12 +90,14 @@ func (s *session) report(wantReply, always bool) error {
 		return nil
 	}
 	s.confirm.send(lsn)
+	killpoint.Reached("capture.confirming")
 	// Written under the lock, so that reports keep their order.
 	err := s.sock.report(lsn, wantReply)
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
+	killpoint.Reached("capture.confirmed")
 	s.c.confirmed(lsn)
 	return nil
 }

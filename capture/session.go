@@ -15,6 +15,7 @@ import (
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
 	"github.com/dbmazz/dbmazz/capture/pgoutput"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // session reads one replication connection. Unless said otherwise its fields belong to
@@ -167,6 +168,7 @@ func (s *session) open(ctx context.Context, st *start) (err error) {
 	if s.pub, err = c.stream.Open(ctx); err != nil {
 		return fmt.Errorf("open the stream: %w", err)
 	}
+	killpoint.Reached("capture.opened")
 	tail, err := c.stream.Tail(ctx)
 	if err != nil {
 		return fmt.Errorf("read the end of the stream: %w", err)
@@ -371,10 +373,13 @@ func (s *session) publish(ctx context.Context) error {
 		}
 		c.mu.Unlock()
 		notify(c.settled)
+		killpoint.Reached("capture.stored")
 	}
+	killpoint.Reached("capture.publishing")
 	if err := s.pub.Publish(ctx, data, header, stored); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
+	killpoint.Reached("capture.published")
 	s.out.Reset(c.buffer())
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // The copy of a table without a key.
@@ -82,6 +83,7 @@ func (w *worker) readWhole(ctx context.Context) (err error) {
 	}
 	stop := w.flushWhile(ctx)
 	defer stop()
+	killpoint.Reached("copy.whole")
 	return w.d.do(ctx, func(context.Context) (bool, error) {
 		if w.d.s.view.clear < c.end {
 			return false, nil

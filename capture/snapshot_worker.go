@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // The pauses of the workers.
@@ -235,6 +237,7 @@ func (w *worker) run(ctx context.Context) error {
 		}
 		if err == nil && !over && !again && (!from.Ended || keys != nil) {
 			c, err = w.read(ctx, from, keys)
+			killpoint.Reached("copy.read")
 		}
 		// A chunk that is under way is written in any case; its window is open.
 		if writing != nil {
@@ -313,11 +316,14 @@ func (w *worker) finish(ctx context.Context, p *written) (again string, err erro
 	w.tries, w.rows = 0, 0
 	w.spare = append(w.spare, p.c.buffers)
 	applied := w.n.applied()
-	return "", w.n.update(ctx, func(*snapshotState) {
+	killpoint.Reached("copy.written")
+	err = w.n.update(ctx, func(*snapshotState) {
 		w.t.err = ""
 		w.t.Estimate = p.c.estimate
 		w.t.settle(applied)
 	})
+	killpoint.Reached("copy.noted")
+	return "", err
 }
 
 // drop gives up a chunk that was read.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/dbmazz/dbmazz/apply"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // deliver returns nil once the load is committed. It counts the requests that had to be
@@ -18,7 +19,9 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 		if err := apply.Allowed(ctx); err != nil {
 			return retries, err
 		}
+		killpoint.Reached("sink.sending")
 		a, err := s.load.put(ctx, r)
+		killpoint.Reached("sink.answered")
 		if ctx.Err() != nil {
 			return retries, ctx.Err()
 		}
@@ -51,6 +54,7 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 		if stateErr != nil {
 			return retries, fmt.Errorf("load %s into %s: %w; its outcome is open: %w", r.label, r.table, err, stateErr)
 		}
+		killpoint.Reached("sink.settled")
 		s.config.Logger.WarnContext(ctx, "load had no clear answer", slog.String("table", r.table), slog.String("label", r.label),
 			slog.String("state", string(state)), slog.Int("try", try), slog.Any("err", err))
 		if done, err := s.resolved(ctx, r, state); done || err != nil {
