@@ -67,6 +67,26 @@ func TestLostStreamAndStateAreRefusedForTablesWithoutAKey(t *testing.T) {
 	r.want("insert public.t (2)")
 }
 
+// The process that makes the slot may die before it has stored what it made, or never get
+// the server's answer. It has stored that it would, so the slot is no stranger.
+func TestSlotWhoseMakerDiedIsUsed(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec("CREATE TABLE t (id int); ALTER TABLE t REPLICA IDENTITY FULL")
+	r := newRig(t, db, "t")
+	db.Exec(`CREATE PUBLICATION "` + r.cfg.Publication + `" FOR TABLE t`)
+	db.Exec("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", r.cfg.Slot)
+	db.Exec("INSERT INTO t VALUES (1)")
+	r.refusesFor("has no key to know them by")
+	r.stream.SetState([]byte(`{"version": 1, "making": true}`))
+	r.startStreaming()
+	r.want("insert public.t (1)")
+	r.stop()
+	db.Exec("INSERT INTO t VALUES (2)")
+	r.start()
+	r.want("insert public.t (1)", "insert public.t (2)")
+}
+
 // identitiesThatRefuse are tables that PostgreSQL would refuse updates and deletes of.
 var identitiesThatRefuse = map[string]string{
 	"no key":                      "",

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/dbmazz/dbmazz/bus/cdc"
+	"github.com/dbmazz/dbmazz/internal/killpoint"
 )
 
 // start is what a session starts with.
@@ -124,7 +125,7 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	if p.slot, err = c.claimSlot(ctx, conn); err != nil {
 		return err
 	}
-	p.fresh = c.slotMade
+	p.fresh = c.slotMade || st.record.making()
 	for i := range infos {
 		if infos[i].appends() {
 			p.appends = append(p.appends, infos[i].table)
@@ -159,7 +160,7 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 		return err
 	}
 	if p.slot == nil {
-		if p.slot, err = c.newSlot(ctx, conn, srv); err != nil {
+		if p.slot, err = c.newSlot(ctx, conn, srv, st.record); err != nil {
 			return err
 		}
 	}
@@ -188,8 +189,13 @@ func (st *start) meet(ctx context.Context, conn *pgx.Conn, srv *server, tables [
 	return nil
 }
 
-// newSlot creates the slot and returns it.
-func (c *Capture) newSlot(ctx context.Context, conn *pgx.Conn, srv *server) (*slot, error) {
+// newSlot creates the slot and returns it. That it will is stored first: if the process
+// dies, or the server's answer is lost, nothing else tells the slot from one that was used.
+func (c *Capture) newSlot(ctx context.Context, conn *pgx.Conn, srv *server, r *record) (*slot, error) {
+	if err := r.update(ctx, func(id *identity) { id.Making = true }); err != nil {
+		return nil, err
+	}
+	killpoint.Reached("capture.announced")
 	c.setState(StateSetup, fmt.Sprintf("creating slot %s; this waits for running transactions", c.cfg.Slot))
 	if err := c.createSlot(ctx, conn, srv); err != nil {
 		return nil, err
@@ -202,6 +208,7 @@ func (c *Capture) newSlot(ctx context.Context, conn *pgx.Conn, srv *server) (*sl
 		return nil, fmt.Errorf("create slot %q: it is not there", c.cfg.Slot)
 	}
 	c.slotMade = true
+	killpoint.Reached("capture.slotted")
 	c.log.InfoContext(ctx, "slot created", "slot", c.cfg.Slot, "failover", s.Failover)
 	return s, nil
 }
@@ -281,6 +288,7 @@ func (c *Capture) remember(ctx context.Context, srv *server, sys *system, st *st
 		since = st.tail.Last.Commit + 1
 	}
 	err := st.record.update(ctx, func(id *identity) {
+		id.Making = false
 		id.SystemID, id.Timeline = sys.id, sys.timeline
 		id.Database, id.DatabaseOID = srv.database, srv.databaseOID
 		id.Slot, id.Publication, id.Epoch = c.cfg.Slot, c.cfg.Publication, c.stream.Epoch()

@@ -33,6 +33,10 @@ type identity struct {
 	Filters []filter `json:"filters"`
 	// Shapes tell what the tables looked like, by schema.table.
 	Shapes map[string]*shape `json:"shapes,omitempty"`
+	// Making is all that is stored from before the slot is created until the rest is
+	// known: there was no slot, so one that is found after a crash is of our making and
+	// was not used.
+	Making bool `json:"making,omitempty"`
 }
 
 // identityVersion is the version of the stored form.
@@ -108,11 +112,18 @@ func loadRecord(ctx context.Context, stream Stream) (*record, error) {
 func (r *record) get() *identity {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.id == nil {
+	if r.id == nil || r.id.Making {
 		return nil
 	}
 	id := *r.id
 	return &id
+}
+
+// making tells that the slot was about to be created when the record was stored.
+func (r *record) making() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.id != nil && r.id.Making
 }
 
 // update changes the identity and stores it durably before it returns. After an error
