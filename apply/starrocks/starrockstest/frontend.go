@@ -66,7 +66,7 @@ func (f *frontEnd) streamLoad(w http.ResponseWriter, r *http.Request, db, table 
 		f.noContinue(w)
 		return
 	}
-	target := f.srv.BEHTTP()
+	target := f.srv.bePublic()
 	switch {
 	case fault.is(FaultRedirect):
 		target = fault.Location

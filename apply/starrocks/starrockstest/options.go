@@ -16,6 +16,9 @@ type Options struct {
 	// BEHTTP is the host:port of the back end's HTTP listener. It differs from FEHTTP's host by default, so that
 	// the redirect crosses hosts and an HTTP client drops its Authorization header. Defaults to "127.0.0.2:0".
 	BEHTTP string
+	// BEPublic is the host:port under which redirects and SHOW BACKENDS name the back end: a proxy before it.
+	// Defaults to where it listens.
+	BEPublic string
 	// MySQL is the host:port of the MySQL protocol listener. Defaults to "127.0.0.1:0".
 	MySQL string
 	// Admin is the host:port of the listener for faults and figures. Defaults to "127.0.0.1:0".

@@ -101,7 +101,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err := s.Up(PartFE, PartBE, PartMySQL, PartAdmin); err != nil {
 		return fmt.Errorf("run stand-in: %w", err)
 	}
-	s.store.setAddresses(s.FEHTTP(), s.BEHTTP(), s.MySQL())
+	s.store.setAddresses(s.FEHTTP(), s.bePublic(), s.MySQL())
 	close(s.ready)
 	<-ctx.Done()
 	return nil
@@ -115,6 +115,14 @@ func (s *Server) FEHTTP() string { return s.address(PartFE) }
 
 // BEHTTP is the address of the back end's HTTP listener.
 func (s *Server) BEHTTP() string { return s.address(PartBE) }
+
+// bePublic is the address that clients are told for the back end.
+func (s *Server) bePublic() string {
+	if s.opts.BEPublic != "" {
+		return s.opts.BEPublic
+	}
+	return s.BEHTTP()
+}
 
 // MySQL is the address of the MySQL protocol listener.
 func (s *Server) MySQL() string { return s.address(PartMySQL) }
