@@ -8,6 +8,7 @@ TESTTIMEOUT ?= 15m
 FUZZTIME    ?= 30s
 CI_FUZZTIME ?= 5s
 CI_CHANGES  ?= 20000
+CHAOS       := DBMAZZ_CHAOS_N=$(or $(N),$(if $(SEED),1,50)) DBMAZZ_CHAOS_SEED=$(or $(SEED),1) DBMAZZ_CHAOS_REPORT=$(REPORT) DBMAZZ_CHAOS_LOGS=$(LOGS)
 DEMOFLAGS   := $(if $(CHANGES),--changes=$(CHANGES)) $(if $(DIR),--dir=$(DIR)) $(if $(KEEP),--keep) \
                $(if $(SEED),--seed=$(SEED)) $(if $(KILL),--kill=$(KILL)) $(if $(SINK_DOWN),--sink-down=$(SINK_DOWN)) $(if $(HARD),--hard) $(ARGS)
 
@@ -81,6 +82,14 @@ microbench: setup ## Run the benchmarks of single functions; MATCH chooses some.
 .PHONY: demo
 demo: setup-postgres ## Run the whole pipeline on throw-away servers; CHANGES=N DIR=path KEEP=1 SEED=n KILL=n SINK_DOWN=90s HARD=1.
 	go run ./internal/demo $(DEMOFLAGS)
+
+.PHONY: chaos
+chaos: setup-postgres ## Random histories against random faults; N=500 runs, SEED=first, REPORT=file, LOGS=folder.
+	$(CHAOS) go test -count=1 -timeout=0 -v -run='^TestRandomHistories' $(if $(PARALLEL),-parallel=$(PARALLEL)) ./internal/chaos
+
+.PHONY: chaos-planted
+chaos-planted: setup-postgres ## Plant bugs in the code, one at a time: the chaos suite must catch each; BUG=part of a name.
+	DBMAZZ_CHAOS_PLANTED=$(or $(BUG),all) go test -count=1 -timeout=0 -v -run='^TestEachPlantedBugIsCaught' ./internal/chaos
 
 .PHONY: ci
 ci: TESTFLAGS += -count=1
