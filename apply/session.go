@@ -108,6 +108,12 @@ func (a *Apply) newLoader(ctx, work context.Context, l *ledger) *loader {
 // may wait; as long as some do a table that the sink refuses is put off, so that those are
 // applied that it can still take.
 func (s *session) announced(ctx context.Context, load *loader, tables []*cdc.Schema) (later []*cdc.Schema, err error) {
+	if c, ok := s.sink.(TableChecker); ok {
+		check := func(ctx context.Context) error { return c.CheckTables(ctx, tables) }
+		if err := load.attempt(false, "name the tables", check); err != nil {
+			return nil, err
+		}
+	}
 	for _, t := range tables {
 		refused := error(nil)
 		if err := load.prepareUnless(t, func(err error) bool {

@@ -81,6 +81,13 @@ type Sink interface {
 	Truncate(ctx context.Context, truncate *TableTruncate) error
 }
 
+// TableChecker is what a sink may be besides: one that can tell from all tables together
+// that they cannot be in it, such as two that would have one name there. It is asked before
+// any of them is prepared, and changes nothing.
+type TableChecker interface {
+	CheckTables(ctx context.Context, schemas []*cdc.Schema) error
+}
+
 // TableBatch is the changes of one table in one batch.
 type TableBatch struct {
 	// ID is unique among all batches of all pipelines, the same whenever this

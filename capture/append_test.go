@@ -119,13 +119,13 @@ func TestTableThatPostgreSQLWouldRefuseToUpdateIsNotPublished(t *testing.T) {
 			// Also when it is added to what streams.
 			r.cfg.Tables = r.cfg.Tables[:1]
 			r.startStreaming()
-			if err := r.c.SetTables(t.Context(), []capture.Table{table("t"), table("u")}, kept); err == nil {
+			if err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("t"), table("u")}}, kept); err == nil {
 				t.Error("the table was accepted")
 			}
 			db.Exec("UPDATE u SET v = 'c'; DELETE FROM u")
 			// And it streams once it is put right.
 			db.Exec("ALTER TABLE u REPLICA IDENTITY FULL")
-			if err := r.c.SetTables(t.Context(), []capture.Table{table("t"), table("u")}, kept); err != nil {
+			if err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("t"), table("u")}}, kept); err != nil {
 				t.Fatal(err)
 			}
 			db.Exec("INSERT INTO u VALUES (2, 'd')")

@@ -35,11 +35,18 @@ type Capture struct {
 	snapshots *snapshots
 	spooling  spooling // guarded by mu
 
-	altering sync.Mutex // held by SetTables
+	// altering is held by who changes the tables or the record of a session.
+	altering  sync.Mutex
+	following chan struct{} // to follow: look now
 
 	mu      sync.Mutex
 	running bool
-	tables  []Table // what is wanted; replaced, never edited
+	tables  []Table // those that count; replaced, never edited
+	// selection is what is wanted; leaving are tables that count until the reader has
+	// passed an LSN, unfit those that cannot be put into the publication.
+	selection Selection
+	leaving   map[Table]cdc.LSN
+	unfit     map[Table]*refusal
 	// tablesVersion counts the changes of tables.
 	tablesVersion uint64
 	record        *record // of the present session
@@ -66,7 +73,12 @@ func New(cfg Config, stream Stream, progress Progress) (*Capture, error) {
 		cfg: cfg, stream: stream, progress: progress, log: cfg.Logger,
 		buffers: make(chan []byte, cfg.Window), wake: make(chan struct{}, 1), settled: make(chan struct{}, 1),
 		schemas: map[cdc.Fingerprint]*cdc.Schema{}, latest: map[uint32]*cdc.Schema{}, warned: map[string]bool{},
-		tables: slices.Clone(cfg.Tables), status: Status{State: StateIdle},
+		following: make(chan struct{}, 1), unfit: map[Table]*refusal{}, status: Status{State: StateIdle},
+	}
+	selection := cfg.selection()
+	c.selection = selection.clone()
+	if !cfg.Leaves {
+		c.tables = c.selection.Tables
 	}
 	var err error
 	c.snapshots = newSnapshots(c)
@@ -90,6 +102,7 @@ func (c *Capture) Run(ctx context.Context) error {
 	c.mu.Unlock()
 	var beating sync.WaitGroup
 	beating.Go(func() { c.beat(ctx) })
+	beating.Go(func() { c.follow(ctx) })
 	defer func() {
 		beating.Wait()
 		c.source.close(ctx)
@@ -142,7 +155,8 @@ func (c *Capture) session(ctx context.Context) error {
 	return c.run(ctx, start)
 }
 
-// Tables returns the tables that are wanted.
+// Tables returns the tables that are captured; before the first session, those that are
+// named.
 func (c *Capture) Tables() []Table {
 	c.mu.Lock()
 	defer c.mu.Unlock()

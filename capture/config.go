@@ -21,8 +21,20 @@ type Config struct {
 	SourceURL string
 	// Slot and Publication are created when they do not exist. Required.
 	Slot, Publication string
-	// Tables are those to capture, at least one.
-	Tables []Table
+	// Tables, Patterns and Except are the [Selection] to begin with, not an empty one.
+	Tables           []Table
+	Patterns, Except []Pattern
+	// Leaves asks for the leaves of partitioned tables, each as a table of its own, also
+	// where the root is named or matched. Otherwise a partitioned table is one table,
+	// and patterns do not match its partitions.
+	Leaves bool
+	// TablesInterval is how often the server is asked for tables that came, went or were
+	// made anew. Defaults to 30 s.
+	TablesInterval time.Duration
+
+	// Target returns what a table is called in the sink. Two tables with one name are
+	// refused, and one that joins later is left out. Defaults to not looking at that.
+	Target func(Table) string
 
 	// FrameBytes closes a frame; one record may exceed it. Larger frames cost less
 	// per row and wait longer for the disk. Defaults to 256 KiB.
@@ -127,6 +139,7 @@ func (c Config) withDefaults() Config {
 	c.BackoffMin = cmp.Or(c.BackoffMin, 250*time.Millisecond)
 	c.BackoffMax = cmp.Or(c.BackoffMax, 15*time.Second)
 	c.CatalogInterval = cmp.Or(c.CatalogInterval, 10*time.Second)
+	c.TablesInterval = cmp.Or(c.TablesInterval, 30*time.Second)
 	c.spoolDefaults()
 	c.snapshotDefaults()
 	c.Logger = cmp.Or(c.Logger, slog.Default()).With("component", "capture")
@@ -149,15 +162,20 @@ func (c *Config) validate() error {
 	check(c.SourceURL != "", "source URL is empty")
 	check(slotName.MatchString(c.Slot), "slot name %q: want 1 to 63 lower-case letters, digits and underscores", c.Slot)
 	check(c.Publication != "" && len(c.Publication) <= 63, "publication name %q: want 1 to 63 bytes", c.Publication)
-	check(len(c.Tables) > 0, "no tables to capture")
-	errs = append(errs, validateTables(c.Tables), c.validateSpool(), c.validateSnapshot())
+	selection := c.selection()
+	errs = append(errs, selection.validate(), c.validateSpool(), c.validateSnapshot())
 	check(c.FrameBytes > 0 && c.FrameDelay > 0 && c.Window > 0, "frame bytes, frame delay and window must be positive")
 	check(c.ReadBytes >= minReadBytes, "read bytes %d: want at least %d", c.ReadBytes, minReadBytes)
 	check(c.StatusInterval > 0 && c.ConnectTimeout > 0 && c.StatementTimeout > 0 && c.LockTimeout > 0 && c.SlotTimeout > 0 && c.CatalogInterval > 0,
 		"timeouts must be positive")
+	check(c.TablesInterval > 0, "tables interval must be positive")
 	check(c.Heartbeat >= 0, "heartbeat must not be negative")
 	check(c.BackoffMin > 0 && c.BackoffMax >= c.BackoffMin, "backoff: want 0 < min <= max")
 	return errors.Join(errs...)
+}
+
+func (c *Config) selection() Selection {
+	return Selection{Tables: c.Tables, Patterns: c.Patterns, Except: c.Except}
 }
 
 func validateTables(tables []Table) error {

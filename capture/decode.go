@@ -80,9 +80,10 @@ func (s *session) switchFilter(ctx context.Context, commit cdc.LSN) error {
 				return err
 			}
 			f = s.record.filterAt(commit)
-			s.c.log.InfoContext(ctx, "tables changed", "since", commit, "tables", wanted)
+			s.c.log.InfoContext(ctx, "tables changed", "since", commit, "tables", len(wanted))
 		}
 		s.version = version
+		s.desk.expect(wanted)
 	}
 	s.filter = f
 	return nil

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -30,6 +31,8 @@ type start struct {
 	fromEnd   cdc.LSN
 	witness   witness
 	tables    []tableInfo
+	survey    *survey
+	at        cdc.LSN // the end of the WAL when the tables were looked up
 }
 
 // oid returns that of a table, zero if it is not one of those that are captured.
@@ -49,6 +52,8 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 		return nil, err
 	}
 	c.setState(StateSetup, "connecting to "+c.source.addr)
+	c.altering.Lock()
+	defer c.altering.Unlock()
 	st := &start{}
 	if st.record, err = loadRecord(ctx, c.stream); err != nil {
 		return nil, err
@@ -82,6 +87,11 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 	if err = checkSystem(st.record.get(), srv, sys, p); err != nil {
 		return nil, err
 	}
+	if c.cfg.SnapshotStore != nil {
+		if err = c.snapshots.load(ctx); err != nil {
+			return nil, err
+		}
+	}
 	err = c.source.with(ctx, func(conn *pgx.Conn) error { return c.setUp(ctx, conn, srv, st, p) })
 	if err != nil {
 		return nil, err
@@ -106,32 +116,34 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 // and creates what is missing. The publication comes before the slot: PostgreSQL cannot
 // decode changes that are older than the publication.
 func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *start, p *place) error {
-	id, tables := st.record.get(), c.Tables()
-	infos, err := readTables(ctx, conn, tables)
+	id := st.record.get()
+	c.mu.Lock()
+	selection := c.selection
+	c.mu.Unlock()
+	survey, err := c.survey(ctx, conn, srv.version, &selection, id)
 	if err != nil {
 		return err
 	}
-	var out problems
-	for i := range infos {
-		infos[i].check(&out)
+	if len(survey.infos)+len(survey.problems) == 0 && id == nil {
+		return nothingMatches()
 	}
-	if err := id.renamed(ctx, conn, infos, &out); err != nil {
-		return err
+	st.survey, st.at = survey, survey.at
+	out := survey.problems
+	for i := range survey.infos {
+		survey.infos[i].check(&out)
 	}
-	pub, err := readPublication(ctx, conn, srv.version, c.cfg.Publication, infos)
-	if err != nil {
+	if err := id.renamed(ctx, conn, survey.infos, &out); err != nil {
 		return err
 	}
 	if p.slot, err = c.claimSlot(ctx, conn); err != nil {
 		return err
 	}
 	p.fresh = c.slotMade || st.record.making()
-	for i := range infos {
-		if infos[i].appends() {
-			p.appends = append(p.appends, infos[i].table)
+	for i := range survey.infos {
+		if survey.infos[i].appends() {
+			p.appends = append(p.appends, survey.infos[i].table)
 		}
 	}
-	st.tables = infos
 	before := len(out)
 	if p.slot != nil {
 		p.slot.check(srv, &out)
@@ -142,7 +154,8 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 			return err
 		}
 	}
-	if err := pub.check(infos, id, &out); err != nil {
+	again := c.copyAgain(id, survey)
+	if err := survey.pub.check(survey.infos, id, tablesOf(again), &out); err != nil {
 		return err
 	}
 	if p.slot == nil && srv.slotsFree <= 0 {
@@ -154,9 +167,9 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	if err := out.err(); err != nil {
 		return err
 	}
-	c.warn(ctx, infos, pub)
+	c.warn(ctx, survey.infos, survey.pub)
 	c.warnPlace(ctx, id, srv, p)
-	if err := pub.ensure(ctx, conn, infos); err != nil {
+	if err := c.setUpTables(ctx, conn, st, id, again); err != nil {
 		return err
 	}
 	if p.slot == nil {
@@ -166,14 +179,65 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	}
 	st.from, st.fromEnd = p.from()
 	st.witness = newWitness(p)
-	if err := st.meet(ctx, conn, srv, tables); err != nil {
+	if err := st.meet(ctx, conn, srv, c.Tables()); err != nil {
 		return err
 	}
-	if st.found, err = c.compareShapes(ctx, conn, srv.version, infos, id); err != nil {
-		return err
-	}
-	st.schemas, err = c.describeTables(ctx, conn, srv.version, infos)
+	st.found, err = c.compareShapes(ctx, conn, srv.version, st.tables, id)
 	return err
+}
+
+// setUpTables puts the tables into the publication and says which count from now on.
+func (c *Capture) setUpTables(ctx context.Context, conn *pgx.Conn, st *start, id *identity, again []recopy) error {
+	gone, err := c.gone(ctx, conn, id, st.survey)
+	if err != nil {
+		return err
+	}
+	leaving := make(map[Table]cdc.LSN, len(gone))
+	for _, t := range gone {
+		leaving[t] = st.at
+	}
+	c.mu.Lock()
+	c.leaving = leaving
+	c.mu.Unlock()
+	c.want(slices.Concat(st.survey.tables(), gone))
+	// That they were missing does not show afterwards.
+	if len(again) > 0 {
+		if err := c.snapshots.renew(ctx, again, id.Published); err != nil {
+			return err
+		}
+	}
+	refused, err := st.survey.pub.ensure(ctx, conn, st.survey.infos)
+	if err != nil {
+		return err
+	}
+	c.refused(st.survey, refused)
+	if st.schemas, err = c.describeTables(ctx, conn, st.survey); err != nil {
+		return err
+	}
+	st.tables = st.survey.infos
+	c.want(slices.Concat(st.survey.tables(), gone))
+	c.leftOut(ctx, st.survey.left)
+	return nil
+}
+
+// gone returns tables that are not there any more but may have changes that were not
+// received yet: those that were captured a moment ago, and those that were ever and do not
+// exist. One that exists and is not wanted was taken out on purpose.
+func (c *Capture) gone(ctx context.Context, conn *pgx.Conn, id *identity, found *survey) ([]Table, error) {
+	if id == nil {
+		return nil, nil
+	}
+	gone := found.gone(c.Tables())
+	infos, err := readTables(ctx, conn, difference(found.gone(id.Published), gone))
+	if err != nil {
+		return nil, err
+	}
+	for i := range infos {
+		if infos[i].oid == 0 {
+			gone = append(gone, infos[i].table)
+		}
+	}
+	return gone, nil
 }
 
 // meet takes down what the catalog has. What changes from here on is found by watch.
@@ -213,18 +277,23 @@ func (c *Capture) newSlot(ctx context.Context, conn *pgx.Conn, srv *server, r *r
 	return s, nil
 }
 
-func (c *Capture) describeTables(ctx context.Context, conn *pgx.Conn, version int, infos []tableInfo) ([]*cdc.Schema, error) {
-	schemas := make([]*cdc.Schema, len(infos))
-	for i := range infos {
-		r, err := catalogRelation(ctx, conn, version, c.cfg.Publication, &infos[i])
+// describeTables makes the schemas of the tables. Matched ones that have none are left out.
+func (c *Capture) describeTables(ctx context.Context, conn *pgx.Conn, found *survey) ([]*cdc.Schema, error) {
+	schemas := make([]*cdc.Schema, 0, len(found.infos))
+	for _, t := range slices.Clone(found.infos) {
+		r, err := catalogRelation(ctx, conn, found.version, c.cfg.Publication, &t)
 		if err != nil {
 			return nil, err
 		}
 		s, _, err := describe(ctx, conn, r, nil)
+		if _, ok := errors.AsType[*SetupError](err); ok && t.matched {
+			found.leave(t.table, err.Error())
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		schemas[i] = s
+		schemas = append(schemas, s)
 	}
 	return schemas, nil
 }
@@ -295,7 +364,7 @@ func (c *Capture) remember(ctx context.Context, srv *server, sys *system, st *st
 		if first {
 			id.Confirmed = st.slot
 		}
-		id.Published = slices.Clone(tables)
+		id.publish(tables)
 		id.setFilter(tables, since, st.slot)
 	})
 	if err != nil {

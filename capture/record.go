@@ -29,8 +29,11 @@ type identity struct {
 	// Published lists the tables that were seen in the publication. One that is
 	// missing there later was taken out by somebody else.
 	Published []Table `json:"published"`
+	// Former are tables that were published once. What the sink has of them is out of
+	// date.
+	Former []Table `json:"former,omitempty"`
 	// Filters tell which tables count in a transaction, by its commit LSN.
-	Filters []filter `json:"filters"`
+	Filters filters `json:"filters"`
 	// Shapes tell what the tables looked like, by schema.table.
 	Shapes map[string]*shape `json:"shapes,omitempty"`
 	// Making is all that is stored from before the slot is created until the rest is
@@ -46,6 +49,70 @@ const identityVersion = 1
 type filter struct {
 	Since  cdc.LSN `json:"since"`
 	Tables []Table `json:"tables"`
+}
+
+// storedFilter is the stored form of a filter: the tables, or what is different from the
+// filter before it. A thousand tables that come one by one must fit into one message.
+type storedFilter struct {
+	Since  cdc.LSN `json:"since"`
+	Tables []Table `json:"tables,omitempty"`
+	Follow bool    `json:"follow,omitempty"`
+	Add    []Table `json:"add,omitempty"`
+	Remove []Table `json:"remove,omitempty"`
+}
+
+// filters are in the order of Since.
+type filters []filter
+
+// MarshalJSON writes the differences where they are short.
+func (f filters) MarshalJSON() ([]byte, error) {
+	stored := make([]storedFilter, len(f))
+	for i := range f {
+		stored[i] = storedFilter{Since: f[i].Since, Tables: f[i].Tables}
+		if i == 0 {
+			continue
+		}
+		add, remove := difference(f[i].Tables, f[i-1].Tables), difference(f[i-1].Tables, f[i].Tables)
+		kept := slices.DeleteFunc(slices.Clone(f[i-1].Tables), func(t Table) bool { return slices.Contains(remove, t) })
+		if slices.Equal(slices.Concat(kept, add), f[i].Tables) {
+			stored[i] = storedFilter{Since: f[i].Since, Follow: true, Add: add, Remove: remove}
+		}
+	}
+	return json.Marshal(stored)
+}
+
+// UnmarshalJSON is the inverse.
+func (f *filters) UnmarshalJSON(data []byte) error {
+	var stored []storedFilter
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return err
+	}
+	*f = nil
+	var last []Table
+	for _, s := range stored {
+		if s.Follow {
+			last = slices.DeleteFunc(slices.Clone(last), func(t Table) bool { return slices.Contains(s.Remove, t) })
+			last = append(last, s.Add...)
+		} else {
+			last = s.Tables
+		}
+		*f = append(*f, filter{Since: s.Since, Tables: last})
+	}
+	return nil
+}
+
+// difference returns the elements of a that are not in b.
+func difference(a, b []Table) (only []Table) {
+	in := make(map[Table]bool, len(b))
+	for _, t := range b {
+		in[t] = true
+	}
+	for _, t := range a {
+		if !in[t] {
+			only = append(only, t)
+		}
+	}
+	return only
 }
 
 // has reports whether the filter lets a table through.
@@ -77,6 +144,39 @@ func (id *identity) setFilter(tables []Table, since, done cdc.LSN) {
 		kept = append(kept, filter{Since: since, Tables: slices.Clone(tables)})
 	}
 	id.Filters = kept
+}
+
+// formerMax bounds how many tables are remembered that were published once.
+const formerMax = 10_000
+
+// publish notes which tables are captured from now on.
+func (id *identity) publish(tables []Table) {
+	id.Former = slices.Concat(id.Former, difference(difference(id.Published, tables), id.Former))
+	if over := len(id.Former) - formerMax; over > 0 {
+		id.Former = id.Former[over:]
+	}
+	id.Published = slices.Clone(tables)
+}
+
+// again returns the tables that the sink does not have as they are, although they were
+// published before: they were made anew, or, if they are matched, somebody took them out
+// of the publication.
+func (id *identity) again(infos []tableInfo, missing []Table) (again []recopy) {
+	if id == nil {
+		return nil
+	}
+	for i := range infos {
+		t := &infos[i]
+		before := id.shape(t.table.String())
+		switch {
+		case t.oid == 0 || before == nil || !slices.Contains(id.Published, t.table):
+		case before.OID != t.oid:
+			again = append(again, recopy{table: t.table, fresh: true, held: true, why: "the table was dropped and created again"})
+		case t.matched && slices.Contains(missing, t.table):
+			again = append(again, recopy{table: t.table, fresh: true, held: true, why: "the table was not published for a while"})
+		}
+	}
+	return again
 }
 
 // record is the stored identity. It may be used by several goroutines.

@@ -277,10 +277,10 @@ func TestSetTablesAddsAndRemovesWhileStreaming(t *testing.T) {
 	published := "SELECT string_agg(tablename, ',' ORDER BY tablename) FROM pg_publication_tables WHERE pubname = $1"
 	db.Exec("INSERT INTO t VALUES (1)")
 	db.Exec("INSERT INTO u VALUES (1)")
-	if err := r.c.SetTables(t.Context(), []capture.Table{table("t"), table("nokey")}, kept); err == nil || !strings.Contains(err.Error(), "nokey") {
+	if err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("t"), table("nokey")}}, kept); err == nil || !strings.Contains(err.Error(), "nokey") {
 		t.Fatalf("a table without a key: %v", err)
 	}
-	if err := r.c.SetTables(t.Context(), []capture.Table{table("t"), table("u")}, kept); err != nil {
+	if err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("t"), table("u")}}, kept); err != nil {
 		t.Fatal(err)
 	}
 	if got := pgtest.Value[string](db, published, r.cfg.Publication); got != "t,u" {
@@ -288,7 +288,7 @@ func TestSetTablesAddsAndRemovesWhileStreaming(t *testing.T) {
 	}
 	db.Exec("INSERT INTO u VALUES (2)")
 	r.want("insert public.t (1)", "insert public.u (2)")
-	if err := r.c.SetTables(t.Context(), []capture.Table{table("u")}, kept); err != nil {
+	if err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("u")}}, kept); err != nil {
 		t.Fatal(err)
 	}
 	if got := pgtest.Value[string](db, published, r.cfg.Publication); got != "u" {
@@ -315,7 +315,7 @@ func TestTableThatIsRemovedIsCapturedUntilTheListIsKept(t *testing.T) {
 	r := newRig(t, db, "t", "u")
 	r.startStreaming()
 	db.Exec("INSERT INTO t VALUES (1); INSERT INTO u VALUES (1)")
-	err := r.c.SetTables(t.Context(), []capture.Table{table("t")}, func(context.Context) error {
+	err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("t")}}, func(context.Context) error {
 		db.Exec("INSERT INTO u VALUES (2)")
 		return errors.New("the process dies")
 	})
@@ -331,7 +331,7 @@ func TestTableThatIsRemovedIsCapturedUntilTheListIsKept(t *testing.T) {
 	if n := pgtest.Value[int](db, published, r.cfg.Publication); n != 2 {
 		t.Errorf("%d tables in the publication", n)
 	}
-	if err := r.c.SetTables(t.Context(), []capture.Table{table("t")}, kept); err != nil {
+	if err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("t")}}, kept); err != nil {
 		t.Fatal(err)
 	}
 	if n := pgtest.Value[int](db, published, r.cfg.Publication); n != 1 {

@@ -77,11 +77,12 @@ func quote(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 // sqlName is the quoted, qualified name of the table.
 func (t Table) sqlName() string { return quote(t.Schema, t.Name) }
 
-// sqlNames lists tables for SQL.
+// sqlNames lists tables for SQL, each without what inherits from it. A partitioned table
+// means its partitions nevertheless.
 func sqlNames(tables []Table) string {
 	names := make([]string, len(tables))
 	for i, t := range tables {
-		names[i] = t.sqlName()
+		names[i] = "ONLY " + t.sqlName()
 	}
 	return strings.Join(names, ", ")
 }
@@ -100,6 +101,10 @@ type tableInfo struct {
 	index       bool // has a usable replica identity index
 	candidate   string
 	toast       bool
+	owned       bool     // the role may do what an owner may
+	ancestors   []uint32 // of a partition
+	// matched tells that the table is not named but matches a pattern.
+	matched bool
 }
 
 const tablesQuery = `
@@ -116,7 +121,9 @@ SELECT w.nsp, w.rel, COALESCE(c.oid, 0), COALESCE(c.relkind::text, ''), COALESCE
                    AND i.indpred IS NULL AND i.indexprs IS NULL
                    AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
                  ORDER BY i.indnkeyatts, x.relname LIMIT 1), ''),
-       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'e'))
+       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'e')),
+       COALESCE(pg_has_role(c.relowner, 'USAGE'), false),
+       CASE WHEN c.relispartition THEN ARRAY(SELECT a.relid::oid FROM pg_partition_ancestors(c.oid) a WHERE a.relid <> c.oid) ELSE '{}' END
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nsp, rel, ord)
 LEFT JOIN pg_namespace n ON n.nspname = w.nsp
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.rel
@@ -134,7 +141,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, tables []Table) ([]tableInf
 	}
 	infos, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i tableInfo, err error) {
 		return i, row.Scan(&i.table.Schema, &i.table.Name, &i.oid, &i.kind, &i.persistence, &i.identity, &i.partitionOf,
-			&i.readable, &i.primary, &i.deferrable, &i.index, &i.candidate, &i.toast)
+			&i.readable, &i.primary, &i.deferrable, &i.index, &i.candidate, &i.toast, &i.owned, &i.ancestors)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up tables: %w", err)

@@ -161,6 +161,8 @@ type recopy struct {
 	// fresh tells that it is another table of the same name.
 	fresh bool
 	why   string
+	// held keeps the copy from beginning until the table joins.
+	held bool
 }
 
 // findings are what was found out about tables by comparing their shapes.
@@ -186,9 +188,9 @@ func (f *findings) observe(t *tableInfo, now, before *shape) {
 		return
 	}
 	if before.OID != now.OID {
-		f.again = append(f.again, recopy{t.table, true, "the table was dropped and created again"})
+		f.again = append(f.again, recopy{table: t.table, fresh: true, why: "the table was dropped and created again"})
 	} else if why := now.staleRows(before); why != "" {
-		f.again = append(f.again, recopy{t.table, false, why})
+		f.again = append(f.again, recopy{table: t.table, why: why})
 	}
 }
 
@@ -216,7 +218,7 @@ func (c *Capture) act(ctx context.Context, rec *record, f *findings) error {
 	if len(f.shapes) == 0 {
 		return nil
 	}
-	if err := c.snapshots.renew(ctx, f.again); err != nil {
+	if err := c.snapshots.renew(ctx, f.again, rec.get().Published); err != nil {
 		return err
 	}
 	return rec.update(ctx, func(id *identity) { id.setShapes(f.shapes) })

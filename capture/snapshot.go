@@ -107,36 +107,20 @@ func (n *snapshots) plan(ctx context.Context, st *start, p *place) error {
 		}
 		switch {
 		case n.c.cfg.Snapshot == SnapshotNever:
-			s.join(wanted, CopyNone, false)
-		case !known && id == nil:
-			s.join(wanted, CopyWaiting, false)
-		case !known:
-			// A pipeline that has run without copying.
-			s.join(id.Published, CopyNone, false)
-			s.join(wanted, CopyWaiting, true)
+			s.join(wanted, joining{state: CopyNone})
+		case id == nil:
+			s.join(wanted, joining{state: CopyWaiting})
 		default:
-			s.join(wanted, CopyWaiting, true)
+			if !known {
+				// A pipeline that has run without copying.
+				s.join(id.Published, joining{state: CopyNone})
+			}
+			s.join(wanted, joining{state: CopyWaiting, joined: true, former: id.Former})
 		}
 		for _, t := range s.Tables {
 			t.identify(st.oid(t.Table))
 		}
 	})
-}
-
-// join takes tables in that are wanted since.
-func (n *snapshots) join(ctx context.Context) error {
-	n.mu.Lock()
-	known := n.state != nil
-	n.mu.Unlock()
-	if !known {
-		return nil
-	}
-	state := CopyWaiting
-	if n.c.cfg.Snapshot == SnapshotNever {
-		state = CopyNone
-	}
-	wanted := n.c.Tables()
-	return n.update(ctx, func(s *snapshotState) { s.join(wanted, state, true) })
 }
 
 // StartSnapshot copies the existing rows of tables, all of the captured ones if none is
@@ -163,7 +147,7 @@ func (c *Capture) StartSnapshot(ctx context.Context, tables []Table) error {
 		return fmt.Errorf("start snapshot: %w", errNotReady)
 	}
 	return n.update(ctx, func(s *snapshotState) {
-		s.join(wanted, CopyNone, false)
+		s.join(wanted, joining{state: CopyNone})
 		s.Paused = false
 		for _, t := range tables {
 			// A worker that has the one before notices, and leaves it.

@@ -87,7 +87,7 @@ func TestCopyOfAnAddedTableWaitsForWhoChangedItBefore(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "BEGIN; UPDATE t SET v = 'new' WHERE id = 5"); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.c.SetTables(t.Context(), []capture.Table{table("a"), table("t")}, kept); err != nil {
+	if err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("a"), table("t")}}, kept); err != nil {
 		t.Fatal(err)
 	}
 	pause(500 * time.Millisecond)
@@ -146,7 +146,7 @@ func TestHaltedCopyWaitsForNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.cfg.Tables = []capture.Table{table("a"), table("t")}
-	if err := r.c.SetTables(t.Context(), r.cfg.Tables, kept); err != nil {
+	if err := r.c.SetTables(t.Context(), capture.Selection{Tables: r.cfg.Tables}, kept); err != nil {
 		t.Fatal(err)
 	}
 	r.await("waiting", func(s capture.Status) bool { return strings.Contains(s.Snapshot.Detail, "must end") })

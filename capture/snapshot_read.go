@@ -9,8 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/dbmazz/dbmazz/bus/cdc"
 )
 
 // connect opens the worker's connection, with the settings that the stream has.
@@ -168,13 +166,8 @@ func (w *worker) readError(c *chunk, err error) error {
 }
 
 // head reads H: whatever the chunk has seen was logged before.
-func (w *worker) head(ctx context.Context, c *chunk) error {
-	var text string
-	err := w.conn.QueryRow(ctx, "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)::text").Scan(&text)
-	if err != nil {
-		return fmt.Errorf("read WAL position: %w", err)
-	}
-	c.end, err = cdc.ParseLSN(text)
+func (w *worker) head(ctx context.Context, c *chunk) (err error) {
+	c.end, err = walEnd(ctx, w.conn)
 	return err
 }
 

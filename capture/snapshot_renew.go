@@ -12,7 +12,10 @@ import (
 // renew copies tables again from the start. Where nothing is to be copied unasked it says
 // what to do instead, except for a table that was made anew: what the sink has is that of
 // another one.
-func (n *snapshots) renew(ctx context.Context, again []recopy) error {
+//
+// Of a pipeline that has never copied anything only those are copied; published are its
+// tables.
+func (n *snapshots) renew(ctx context.Context, again []recopy, published []Table) error {
 	var wanted []recopy
 	for _, a := range again {
 		name := a.table.String()
@@ -28,15 +31,24 @@ func (n *snapshots) renew(ctx context.Context, again []recopy) error {
 		return nil
 	}
 	tables := n.c.Tables()
+	n.mu.Lock()
+	known := n.state != nil
+	n.mu.Unlock()
 	return n.update(ctx, func(s *snapshotState) {
-		s.join(tables, CopyNone, false)
+		if !known {
+			s.join(published, joining{state: CopyNone})
+		}
 		for _, a := range wanted {
+			fresh := &tableCopy{Table: a.table, State: CopyWaiting, Joined: true, Empty: a.fresh, held: a.held}
 			i := slices.IndexFunc(s.Tables, func(c *tableCopy) bool { return c.Table == a.table })
-			if i < 0 {
-				continue // Not wanted any more.
+			switch {
+			case i >= 0:
+				// A worker that has the one before notices, and leaves it.
+				fresh.Empty = fresh.Empty || s.Tables[i].Empty
+				s.Tables[i] = fresh
+			case slices.Contains(tables, a.table):
+				s.Tables = append(s.Tables, fresh)
 			}
-			// A worker that has the one before notices, and leaves it.
-			s.Tables[i] = &tableCopy{Table: a.table, State: CopyWaiting, Joined: true, Empty: a.fresh || s.Tables[i].Empty}
 		}
 	})
 }

@@ -51,7 +51,7 @@ func TestCopyFromAStandby(t *testing.T) {
 		}
 		db.Exec(`ALTER PUBLICATION "` + r.cfg.Publication + `" SET TABLE a, b`)
 		replayed()
-		if err := r.c.SetTables(t.Context(), []capture.Table{table("a"), table("b")}, kept); err != nil {
+		if err := r.c.SetTables(t.Context(), capture.Selection{Tables: []capture.Table{table("a"), table("b")}}, kept); err != nil {
 			t.Fatal(err)
 		}
 		r.await("waiting for the transaction", func(s capture.Status) bool {

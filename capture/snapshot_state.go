@@ -77,6 +77,8 @@ type tableCopy struct {
 	fromRows uint64
 	// retry is when the copy is tried again after an error.
 	retry time.Time
+	// held keeps the copy from beginning until the table is published.
+	held bool
 }
 
 // copyMark is the end of a chunk. The numbers count from the start of the copy.
@@ -211,16 +213,6 @@ func (s *snapshotState) find(t Table) *tableCopy {
 		}
 	}
 	return nil
-}
-
-// join adds tables that are not known and drops those that are not wanted.
-func (s *snapshotState) join(wanted []Table, state CopyState, joined bool) {
-	s.Tables = slices.DeleteFunc(s.Tables, func(c *tableCopy) bool { return !slices.Contains(wanted, c.Table) })
-	for _, t := range wanted {
-		if s.find(t) == nil {
-			s.Tables = append(s.Tables, &tableCopy{Table: t, State: state, Joined: joined})
-		}
-	}
 }
 
 // load reads what is remembered; nil if there is nothing.

@@ -140,7 +140,7 @@ func (n *snapshots) next(active map[*tableCopy]bool) *tableCopy {
 		busy[t.Table] = true
 	}
 	for _, t := range n.state.Tables {
-		if t.open() && !busy[t.Table] && !time.Now().Before(t.retry) {
+		if t.open() && !t.held && !busy[t.Table] && !time.Now().Before(t.retry) {
 			n.working++
 			return t
 		}

@@ -30,6 +30,10 @@ type Status struct {
 	Refused, Setup bool
 	// Warning is what does not work although capture does, empty if all does.
 	Warning string
+	// TablesWarning is why it is not known whether tables came or went, empty if it is.
+	// LeftOut are those that match but are not captured.
+	TablesWarning string
+	LeftOut       []LeftOut
 
 	// Received is up to where the server has sent everything; ServerEnd is the
 	// server's position as far as it is known.

@@ -125,6 +125,13 @@ func (s *session) watch(ctx context.Context) error {
 		for i, t := range tables {
 			was, known := before[t]
 			switch {
+			case !s.c.isNamed(t):
+				// Those come and go.
+				if known && was.oid != now[i].oid {
+					notify(s.c.following)
+				} else if known && was != now[i] {
+					changed = append(changed, t)
+				}
 			case known && was.oid != now[i].oid || s.gone(t, now[i].oid):
 				// What to do about it is decided where a session starts.
 				return fmt.Errorf("table %s was renamed, or dropped", t)
@@ -185,10 +192,17 @@ func (s *session) altered(ctx context.Context, tables []Table) error {
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(infos, func(i tableInfo) bool { return i.oid == 0 }) {
-			return nil // The next look finds that.
+		present := &survey{version: s.server}
+		for _, i := range infos {
+			i.matched = !s.c.isNamed(i.table)
+			if i.oid == 0 && !i.matched {
+				return nil // The next look finds that.
+			}
+			if i.oid != 0 {
+				present.infos = append(present.infos, i)
+			}
 		}
-		schemas, err := s.c.describeTables(ctx, conn, s.server, infos)
+		schemas, err := s.c.describeTables(ctx, conn, present)
 		if err != nil {
 			return err
 		}

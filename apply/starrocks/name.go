@@ -23,6 +23,17 @@ func DefaultTableName(s *cdc.Schema) string {
 	return s.Namespace + "__" + s.Table
 }
 
+// TemplateTableName returns the function that puts the names of a source table in the
+// place of {schema} and {table}; [DefaultTableName] where the template is empty.
+func TemplateTableName(template string) func(*cdc.Schema) string {
+	if template == "" {
+		return DefaultTableName
+	}
+	return func(s *cdc.Schema) string {
+		return strings.NewReplacer("{schema}", s.Namespace, "{table}", s.Table).Replace(template)
+	}
+}
+
 // NameTables returns the name in StarRocks of each table, by [cdc.Schema.Name], as the
 // function name gives it; nil is [DefaultTableName]. Two tables with one name, and a
 // name that StarRocks does not allow, are errors that say so; all are reported.
@@ -52,7 +63,7 @@ func NameTables(tables []*cdc.Schema, name func(*cdc.Schema) string) (map[string
 func sameTable(a, b *cdc.Schema) bool { return a.Namespace == b.Namespace && a.Table == b.Table }
 
 func clashError(a, b *cdc.Schema, target string) error {
-	return fmt.Errorf("tables %s and %s would both be written to StarRocks table %q: give one of them another name there, or replicate it with a second dbmazz into another database",
+	return fmt.Errorf("tables %s and %s would both be written to StarRocks table %q: give them other names there (SINK_TABLE_NAME), leave one out of TABLES, or replicate it with a second dbmazz into another database",
 		a.Name(), b.Name(), target)
 }
 

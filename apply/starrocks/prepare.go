@@ -82,6 +82,15 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 	return nil
 }
 
+// CheckTables implements [apply.TableChecker].
+func (s *Sink) CheckTables(_ context.Context, schemas []*cdc.Schema) error {
+	_, err := NameTables(schemas, s.config.TableName)
+	if err == nil {
+		return nil
+	}
+	return permanent(err)
+}
+
 // claim refuses a second table of the source for one in StarRocks.
 func (s *Sink) claim(schema *cdc.Schema, table string) error {
 	if err := checkTableName(schema, table); err != nil {

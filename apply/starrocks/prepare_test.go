@@ -165,7 +165,20 @@ func TestTwoTablesNeverShareOne(t *testing.T) {
 		}
 	}
 	_, err = starrocks.NameTables([]*cdc.Schema{named("public", "a__t"), named("a", "t"), named("public", "x/y")}, nil)
-	wantError(t, err, false, "public.a__t and a.t", `"a__t"`, "another name", "public.x/y")
+	wantError(t, err, false, "public.a__t and a.t", `"a__t"`, "SINK_TABLE_NAME", "public.x/y")
+
+	template := starrocks.TemplateTableName("{schema}_{table}")
+	if name := template(named("{table}", "t")); name != "{table}_t" {
+		t.Errorf("a template gives %s", name)
+	}
+	_, err = starrocks.NameTables([]*cdc.Schema{named("a_b", "c"), named("a", "b_c"), named("x", "y"), named("b", "d"), named("b", "d")}, template)
+	wantError(t, err, false, "a_b.c and a.b_c", `"a_b_c"`)
+	if _, err = starrocks.NameTables([]*cdc.Schema{named("a", "t"), named("b", "u")}, starrocks.TemplateTableName("{table}")); err != nil {
+		t.Error(err)
+	}
+	if name := starrocks.TemplateTableName("")(named("a", "t")); name != "a__t" {
+		t.Errorf("the default is %s", name)
+	}
 
 	sink, _ := setup(t, starrockstest.Options{}, func(c *starrocks.Config) {
 		c.TableName = func(*cdc.Schema) string { return "one" }
@@ -176,6 +189,13 @@ func TestTwoTablesNeverShareOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, sink.Prepare(t.Context(), second), true, "public.items and sales.items")
+	fresh, server := setup(t, starrockstest.Options{}, func(c *starrocks.Config) {
+		c.TableName = func(*cdc.Schema) string { return "one" }
+	})
+	wantError(t, fresh.CheckTables(t.Context(), []*cdc.Schema{first, second}), true, "public.items and sales.items")
+	if _, err := server.Rows("shop", "one"); err == nil {
+		t.Error("a table was made before all names were looked at")
+	}
 }
 
 func TestKeysThatFoldIntoOneLeaveTheRowThatIsAlive(t *testing.T) {

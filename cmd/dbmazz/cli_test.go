@@ -103,7 +103,7 @@ func TestASettingOfTheAPIHoldsUntilTheVariableChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if size != 7 || interval != env.FlushInterval || len(tables) != 2 {
+	if size != 7 || interval != env.FlushInterval || len(tables.Tables) != 2 {
 		t.Errorf("flush size %d, interval %s, tables %v", size, interval, tables)
 	}
 }

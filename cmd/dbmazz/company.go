@@ -247,12 +247,12 @@ func (p *pipeline) heard(ctx context.Context, s *stages, m member) {
 		return
 	}
 	s.company.heardOf(m, time.Now())
-	if s.capture == nil || m.Capture == nil || m.Capture.Configured == tableList(p.env.Tables) {
+	if s.capture == nil || m.Capture == nil || m.Capture.Configured == p.env.Tables.String() {
 		return
 	}
 	if s.company.once("tables " + m.Instance + m.Capture.Configured) {
 		p.log.WarnContext(ctx, "another capture of the pipeline has a different TABLES: a standby does not take over from one with another list, so give both the same",
-			"instance", m.Instance, "its_tables", m.Capture.Configured, "tables", tableList(p.env.Tables))
+			"instance", m.Instance, "its_tables", m.Capture.Configured, "tables", p.env.Tables.String())
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -159,29 +158,16 @@ func (c *control) follow(ctx context.Context, changed func(context.Context)) err
 	return nil
 }
 
-// tables returns the list that counts where the environment says env.
-func (d *desired) tables(env []config.Table) ([]config.Table, error) {
-	text := tableList(env)
+// tables returns the selection that counts where the environment says env.
+func (d *desired) tables(env config.Selection) (config.Selection, error) {
+	text := env.String()
 	wanted := effective(d.Tables, text)
 	if wanted == text {
 		return env, nil
 	}
-	list, err := config.ParseTables(wanted)
+	selected, err := config.ParseSelection(wanted)
 	if err != nil {
-		return nil, fmt.Errorf("read the list of tables that was set over the API: %w", err)
+		return config.Selection{}, fmt.Errorf("read the list of tables that was set over the API: %w", err)
 	}
-	return list, nil
-}
-
-// tableList prints tables as TABLES takes them.
-func tableList(tables []config.Table) string {
-	return strings.Join(tableNames(tables), ",")
-}
-
-func tableNames(tables []config.Table) []string {
-	names := make([]string, len(tables))
-	for i, t := range tables {
-		names[i] = t.String()
-	}
-	return names
+	return selected, nil
 }

@@ -89,7 +89,7 @@ func (p *pipeline) connect(s *stages) {
 		r.patience, r.health = p.env.HandoverAfter, s.capture.health
 		r.free = func() bool { return s.company.free(roleCapture) }
 		if r.lease != nil {
-			r.refuse = func() error { return s.company.sameTables(tableList(p.env.Tables)) }
+			r.refuse = func() error { return s.company.sameTables(p.env.Tables.String()) }
 		}
 	}
 	if s.apply != nil {
@@ -254,7 +254,7 @@ const drainTry = time.Minute
 func (p *pipeline) drained(ctx context.Context, s *stages) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTry)
 	defer cancel()
-	work, _, _ := s.capture.now()
+	work, _ := s.capture.now()
 	if work == nil {
 		return errStarting
 	}
@@ -359,7 +359,7 @@ func (p *pipeline) Reload(ctx context.Context, r api.Reload) (api.Settings, erro
 // settings returns what is in force, with what was just changed: another process may not
 // have told yet.
 func (p *pipeline) settings(v view, r api.Reload) api.Settings {
-	out := api.Settings{FlushSize: uint64(p.env.FlushSize), FlushInterval: p.env.FlushInterval, Tables: tableNames(p.env.Tables)} //nolint:gosec // Positive.
+	out := api.Settings{FlushSize: uint64(p.env.FlushSize), FlushInterval: p.env.FlushInterval, Tables: p.env.Tables.List()} //nolint:gosec // Positive.
 	if v.apply.known {
 		out.FlushSize, out.FlushInterval = uint64(v.apply.Settings.FlushRows), v.apply.Settings.FlushInterval //nolint:gosec // Positive.
 	}
@@ -374,8 +374,8 @@ func (p *pipeline) settings(v view, r api.Reload) api.Settings {
 		out.FlushInterval = r.FlushInterval
 	}
 	if len(r.Tables) > 0 {
-		if list, err := config.ParseTables(r.Tables...); err == nil {
-			out.Tables = tableNames(list)
+		if selected, err := config.ParseSelection(r.Tables...); err == nil {
+			out.Tables = selected.List()
 		}
 	}
 	return out

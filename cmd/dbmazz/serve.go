@@ -184,7 +184,7 @@ func newSink(c config.Config, create bool, log *slog.Logger) (*starrocks.Sink, e
 		URL: c.SinkURL, MySQLAddr: net.JoinHostPort(u.Hostname(), strconv.Itoa(c.SinkPort)),
 		Database: c.SinkDatabase, User: c.SinkUser, Password: c.SinkPassword.Reveal(),
 		DeleteMode: starrocks.DeleteMode(c.SinkDeleteMode), TrustedHosts: c.SinkBEHosts,
-		LoadTimeout: c.SinkLoadTimeout, CreateTables: true, CreateDatabase: create, Instance: c.Instance, Logger: log,
+		LoadTimeout: c.SinkLoadTimeout, CreateTables: true, CreateDatabase: create, TableName: starrocks.TemplateTableName(c.SinkTableName), Instance: c.Instance, Logger: log,
 		TLS: tlsfiles.Names{CA: c.SinkTLSCAFile, Cert: c.SinkTLSCertFile, Key: c.SinkTLSKeyFile}, SQLTLS: c.SinkSQLTLS,
 	})
 }

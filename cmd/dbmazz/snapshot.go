@@ -40,7 +40,7 @@ func (s *snapshotCmd) Run(ctx context.Context, out *streams) error {
 	watch := &copyWatch{client: pb.NewCdcStatusServiceClient(conn), before: map[string]int64{}, said: map[string]string{}, out: out}
 	starts := !s.Pause && !s.Resume
 	if starts {
-		watch.tables = tableNames(wanted)
+		watch.tables = tableNames(captureTables(wanted))
 		if err := watch.remember(ctx); err != nil {
 			return fmt.Errorf("ask %s: %w", c.GRPCAddr, err)
 		}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dbmazz/dbmazz/api"
+	"github.com/dbmazz/dbmazz/apply/starrocks"
 	"github.com/dbmazz/dbmazz/bus"
 	"github.com/dbmazz/dbmazz/bus/cdc"
 	"github.com/dbmazz/dbmazz/capture"
@@ -34,7 +35,6 @@ type captureStage struct {
 	mu     sync.Mutex
 	work   *capture.Capture // nil while another process leads
 	stream *captureStream
-	tables []config.Table
 
 	enforcing sync.Mutex // keeps the order of what is enforced
 }
@@ -61,9 +61,11 @@ func (s *captureStage) term(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	selection := captureSelection(tables)
 	work, err := capture.New(capture.Config{
 		SourceURL: s.env.SourceURL.Reveal(), Slot: s.env.SlotName, Publication: s.env.PublicationName,
-		Tables: captureTables(tables), Logger: s.log, Instance: s.env.Instance,
+		Target: targetName(s.env.SinkTableName),
+		Tables: selection.Tables, Patterns: selection.Patterns, Except: selection.Except, TablesInterval: s.env.TablesInterval, Leaves: s.env.Partitions == config.PartitionsLeaf, Logger: s.log, Instance: s.env.Instance,
 		Streaming: s.env.SourceStreaming, SpoolDir: spool, Heartbeat: s.env.SourceHeartbeat,
 		Snapshot: capture.SnapshotMode(s.env.Snapshot), SnapshotWorkers: s.env.SnapshotWorkers,
 		SnapshotChunkRows: s.env.SnapshotChunkRows, SnapshotRate: s.env.SnapshotRate,
@@ -74,8 +76,8 @@ func (s *captureStage) term(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set up capture: %w", err)
 	}
-	s.set(work, stream, tables)
-	defer s.set(nil, nil, nil)
+	s.set(work, stream)
+	defer s.set(nil, nil)
 	s.enforce()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.bus.RunJanitor(ctx, func() uint64 { return s.acknowledged(ctx) }) })
@@ -102,16 +104,16 @@ func (s *captureStage) spoolDir() (string, error) {
 	return dir, nil
 }
 
-func (s *captureStage) set(work *capture.Capture, stream *captureStream, tables []config.Table) {
+func (s *captureStage) set(work *capture.Capture, stream *captureStream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.work, s.stream, s.tables = work, stream, tables
+	s.work, s.stream = work, stream
 }
 
-func (s *captureStage) now() (*capture.Capture, *captureStream, []config.Table) {
+func (s *captureStage) now() (*capture.Capture, *captureStream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.work, s.stream, s.tables
+	return s.work, s.stream
 }
 
 // acknowledged returns the sequence up to which the janitor may purge.
@@ -176,7 +178,7 @@ type captureView struct {
 
 // health is how capturing goes.
 func (s *captureStage) health() health {
-	work, _, _ := s.now()
+	work, _ := s.now()
 	if work == nil {
 		return health{}
 	}
@@ -186,11 +188,11 @@ func (s *captureStage) health() health {
 
 // view shows the stage as this process sees it.
 func (s *captureStage) view(ctx context.Context) *captureView {
-	work, stream, tables := s.now()
+	work, stream := s.now()
 	if work == nil {
-		return &captureView{Leader: s.role.leader(), Configured: tableList(s.env.Tables), Failed: s.role.failedLately(), Refuses: s.role.refuse != nil && s.role.refuse() != nil}
+		return &captureView{Leader: s.role.leader(), Configured: s.env.Tables.String(), Failed: s.role.failedLately(), Refuses: s.role.refuse != nil && s.role.refuse() != nil}
 	}
-	v := &captureView{Active: true, Configured: tableList(s.env.Tables), Status: work.Status(), Waiting: stream.waiting(), Total: stream.stored(), Tables: tableNames(tables)}
+	v := &captureView{Active: true, Configured: s.env.Tables.String(), Status: work.Status(), Waiting: stream.waiting(), Total: stream.stored(), Tables: tableNames(work.Tables())}
 	head, err := work.WALHead(ctx)
 	if err != nil {
 		head = v.Status.ServerEnd // What the server said last is the best that is known.
@@ -202,21 +204,20 @@ func (s *captureStage) view(ctx context.Context) *captureView {
 // setTables adds tables first, and keeps the list then: one that the source refuses is not
 // kept, and a table that is removed is captured until the list without it is kept.
 func (s *captureStage) setTables(ctx context.Context, names []string) error {
-	list, err := config.ParseTables(names...)
+	selected, err := config.ParseSelection(names...)
 	if err != nil {
 		return &api.InvalidError{Field: "tables", Problem: err.Error()}
 	}
-	work, stream, _ := s.now()
+	work, _ := s.now()
 	if work == nil {
 		return errStarting
 	}
-	err = work.SetTables(ctx, captureTables(list), func(ctx context.Context) error {
-		return s.control.edit(ctx, func(d *desired) { d.Tables = &override[string]{tableList(list), tableList(s.env.Tables)} })
+	err = work.SetTables(ctx, captureSelection(selected), func(ctx context.Context) error {
+		return s.control.edit(ctx, func(d *desired) { d.Tables = &override[string]{selected.String(), s.env.Tables.String()} })
 	})
 	if err != nil {
 		return fmt.Errorf("change the tables: %w", err)
 	}
-	s.set(work, stream, list)
 	return nil
 }
 
@@ -235,7 +236,7 @@ func snapshotBacklog(queueBytes int64) int {
 func (s *captureStage) enforce() {
 	s.enforcing.Lock()
 	defer s.enforcing.Unlock()
-	work, _, _ := s.now()
+	work, _ := s.now()
 	if work == nil {
 		return
 	}
@@ -291,7 +292,7 @@ func (s *captureStage) endCopied(ctx context.Context, work *capture.Capture) {
 
 // snapshot does what is asked about the copy of existing rows.
 func (s *captureStage) snapshot(ctx context.Context, r request) error {
-	work, _, _ := s.now()
+	work, _ := s.now()
 	if work == nil {
 		return errStarting
 	}
@@ -317,4 +318,31 @@ func captureTables(tables []config.Table) []capture.Table {
 		out[i] = capture.Table{Schema: t.Schema, Name: t.Name}
 	}
 	return out
+}
+
+func captureSelection(s config.Selection) capture.Selection {
+	out := capture.Selection{Tables: captureTables(s.Tables)}
+	for _, p := range s.Patterns {
+		out.Patterns = append(out.Patterns, p)
+	}
+	for _, p := range s.Except {
+		out.Except = append(out.Except, p)
+	}
+	return out
+}
+
+// tableNames prints tables as TABLES takes them.
+func tableNames(tables []capture.Table) []string {
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		names[i] = config.Table{Schema: t.Schema, Name: t.Name}.String()
+	}
+	return names
+}
+
+// targetName names tables as the sink does. A capture in a process of its own knows that
+// only if SINK_TABLE_NAME is set there too; the sink looks again.
+func targetName(template string) func(capture.Table) string {
+	name := starrocks.TemplateTableName(template)
+	return func(t capture.Table) string { return name(&cdc.Schema{Namespace: t.Schema, Table: t.Name}) }
 }

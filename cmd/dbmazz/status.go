@@ -214,6 +214,12 @@ func captureWork(waiting string, c *capture.Status) api.Work {
 			w.Detail = waiting
 		case c.Warning != "":
 			w.Detail = c.Warning
+		case c.TablesWarning != "":
+			w.Detail = c.TablesWarning
+		case len(c.LeftOut) == 1:
+			w.Detail = fmt.Sprintf("left out: %s: %s", c.LeftOut[0].Name, c.LeftOut[0].Reason)
+		case len(c.LeftOut) > 1:
+			w.Detail = fmt.Sprintf("left out: %s: %s; and %d more, see the log", c.LeftOut[0].Name, c.LeftOut[0].Reason, len(c.LeftOut)-1)
 		case c.Streaming.Problem != "":
 			w.Detail = fmt.Sprintf("large transactions are received after their commit until %s: %s",
 				c.Streaming.Until.UTC().Format(time.RFC3339), c.Streaming.Problem)

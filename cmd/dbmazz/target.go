@@ -17,10 +17,12 @@ type target struct {
 	Type       string `json:"type"`
 	Database   string `json:"database"`
 	DeleteMode string `json:"delete_mode"`
+	// TableName is SINK_TABLE_NAME.
+	TableName string `json:"table_name,omitempty"`
 }
 
 func targetOf(c config.Config) target {
-	return target{Type: c.SinkType, Database: c.SinkDatabase, DeleteMode: c.SinkDeleteMode}
+	return target{Type: c.SinkType, Database: c.SinkDatabase, DeleteMode: c.SinkDeleteMode, TableName: c.SinkTableName}
 }
 
 // loadTarget reads what the pipeline writes to; known is false before apply has ever run.
@@ -46,6 +48,10 @@ func claimTarget(ctx context.Context, b *bus.Bus, mine target, log *slog.Logger)
 		return fmt.Errorf("the pipeline writes to database %q in %s, SINK_DATABASE is %q: what was applied there would be missing here. Set it back; "+
 			"or start over with a new SOURCE_SLOT_NAME; dbmazz replay --sink-database fills another database with what is retained", have.Database, have.Type, mine.Database)
 	}
+	if known && have.TableName != mine.TableName {
+		return fmt.Errorf("the pipeline writes to tables that are named by SINK_TABLE_NAME=%q, it is %q: what was applied to them would be missing in those of the other names. "+
+			"Set it back; or start over with a new SOURCE_SLOT_NAME and SINK_DATABASE", have.TableName, mine.TableName)
+	}
 	if known && have == mine {
 		return nil
 	}
@@ -66,6 +72,9 @@ func checkTarget(ctx context.Context, b *bus.Bus, mine target) error {
 	have, _, known, err := loadTarget(ctx, b)
 	if err != nil || !known || have == mine {
 		return err
+	}
+	if have.TableName != mine.TableName {
+		return fmt.Errorf("SINK_TABLE_NAME is %q here and %q in the pipeline: set the same", mine.TableName, have.TableName)
 	}
 	if have.DeleteMode != mine.DeleteMode {
 		return fmt.Errorf("SINK_DELETE_MODE is %s here and %s in the pipeline: set the same", mine.DeleteMode, have.DeleteMode)

@@ -24,6 +24,14 @@ func TestTheCheckpointCountsOnlyForTheDatabaseThatItIsAbout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	named := soft
+	named.TableName = "{schema}_{table}"
+	if err := claimTarget(ctx, b, named, log); err == nil || !strings.Contains(err.Error(), `SINK_TABLE_NAME="", it is "{schema}_{table}"`) {
+		t.Errorf("other names: %v", err)
+	}
+	if err := checkTarget(ctx, b, named); err == nil || !strings.Contains(err.Error(), "SINK_TABLE_NAME is") {
+		t.Errorf("a tool with other names: %v", err)
+	}
 	other, hard := soft, soft
 	other.Database, hard.DeleteMode = "copy", "hard"
 	if err := claimTarget(ctx, b, other, log); err == nil || !strings.Contains(err.Error(), `writes to database "shop"`) {

@@ -7,13 +7,15 @@ import (
 	"time"
 )
 
-// What SINK_DELETE_MODE, SNAPSHOT, SINK_REFUSED_ROWS and LOG_FORMAT can be.
+// What SINK_DELETE_MODE, SNAPSHOT, SOURCE_PARTITIONS, SINK_REFUSED_ROWS and LOG_FORMAT can be.
 const (
 	DeleteSoft        = "soft"
 	DeleteHard        = "hard"
 	SnapshotInitial   = "initial"
 	SnapshotNever     = "never"
 	SnapshotOnly      = "only"
+	PartitionsRoot    = "root"
+	PartitionsLeaf    = "leaf"
 	RefusedStop       = "stop"
 	RefusedDeadLetter = "dead-letter"
 	LogText           = "text"
@@ -41,8 +43,12 @@ type Config struct {
 	SourceURL       SourceURL
 	SlotName        string
 	PublicationName string
-	// Tables has no duplicates, and at least one element where capture runs.
-	Tables []Table
+	// Tables selects something where capture runs.
+	Tables Selection
+	// TablesInterval is how often the source is asked for tables that came or went.
+	TablesInterval time.Duration
+	// Partitions is PartitionsRoot or PartitionsLeaf.
+	Partitions string
 	// SourceStreaming asks for large transactions before they commit.
 	SourceStreaming bool
 	// SourceHeartbeat is zero for none.
@@ -64,6 +70,8 @@ type Config struct {
 	SinkPassword Secret
 	// SinkDeleteMode is DeleteSoft or DeleteHard.
 	SinkDeleteMode string
+	// SinkTableName is empty for the default.
+	SinkTableName string
 	// SinkBEHosts are host or host:port, as given.
 	SinkBEHosts     []string
 	SinkLoadTimeout time.Duration

@@ -50,7 +50,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		cfg.MetricsAddr, cfg.BusDataDir, cfg.BusMaxBytes, cfg.BusRetention, cfg.LogLevel, cfg.LogFormat,
 		cfg.ShutdownTimeout, cfg.Snapshot)
 	want := fmt.Sprint(
-		"postgres", "dbmazz_slot", "dbmazz_pub", []string{"public.orders"}, "starrocks", "http://fe.example:8030", 9030,
+		"postgres", "dbmazz_slot", "dbmazz_pub", "public.orders", "starrocks", "http://fe.example:8030", 9030,
 		"root", true, "soft", 0, 2*time.Minute,
 		10000, 5*time.Second, 16<<20, 100*time.Millisecond, "127.0.0.1:50051", false,
 		"", "./dbmazz-data", 10<<30, time.Hour, slog.LevelInfo, "text",
@@ -85,7 +85,7 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 		cfg.GRPCTLSCertFile, cfg.GRPCTLSKeyFile, cfg.GRPCTLSClientCAFile, cfg.GRPCInsecure, cfg.MetricsAddr,
 		cfg.BusDataDir, cfg.BusMaxBytes, cfg.BusRetention, cfg.LogLevel, cfg.LogFormat, cfg.ShutdownTimeout)
 	want := fmt.Sprint(
-		"postgres", "s_1", "My Pub", []string{"public.a", "s.b", `"We""ird"."Tab,le"`}, "https://fe:18030", 19030, "d",
+		"postgres", "s_1", "My Pub", `public.a,s.b,"We""ird"."Tab,le"`, "https://fe:18030", 19030, "d",
 		"u", hidden, "hard", []string{"be1", "be2:8040", "::1", "[::2]:8040"}, 7*time.Second,
 		5, 6*time.Millisecond, 2_000_000, time.Duration(0), "0.0.0.0:6000", "tok",
 		"c", "k", "a", true, "127.0.0.1:9100",
@@ -93,8 +93,8 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if want := (config.Table{Schema: `We"ird`, Name: "Tab,le"}); cfg.Tables[2] != want {
-		t.Errorf("quoted table: got %#v, want %#v", cfg.Tables[2], want)
+	if want := (config.Table{Schema: `We"ird`, Name: "Tab,le"}); cfg.Tables.Tables[2] != want {
+		t.Errorf("quoted table: got %#v, want %#v", cfg.Tables.Tables[2], want)
 	}
 }
 

@@ -126,15 +126,13 @@ func CheckReadme(text string) error {
 // Redacted returns the configuration for a start-up log line. Secrets are not in it,
 // only whether they are set.
 func (c Config) Redacted() []slog.Attr {
-	tables := make([]string, len(c.Tables))
-	for i, table := range c.Tables {
-		tables[i] = table.String()
-	}
 	return []slog.Attr{
 		slog.String("source_url", c.SourceURL.String()),
 		slog.String("slot", c.SlotName),
 		slog.String("publication", c.PublicationName),
-		slog.String("tables", strings.Join(tables, ",")),
+		slog.String("tables", c.Tables.String()),
+		slog.Duration("tables_interval", c.TablesInterval),
+		slog.String("source_partitions", c.Partitions),
 		slog.Bool("source_streaming", c.SourceStreaming),
 		slog.Duration("source_heartbeat", c.SourceHeartbeat),
 		slog.String("sink_url", c.SinkURL),
@@ -143,6 +141,7 @@ func (c Config) Redacted() []slog.Attr {
 		slog.String("sink_user", c.SinkUser),
 		slog.Bool("sink_password_set", !c.SinkPassword.IsZero()),
 		slog.String("sink_delete_mode", c.SinkDeleteMode),
+		slog.String("sink_table_name", c.SinkTableName),
 		slog.String("sink_be_hosts", strings.Join(c.SinkBEHosts, ",")),
 		slog.Duration("sink_load_timeout", c.SinkLoadTimeout),
 		slog.String("sink_refused_rows", c.SinkRefusedRows),

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -188,14 +189,29 @@ func setPublicationName(c *Config, value string) error {
 }
 
 func setTables(c *Config, value string) error {
-	tables, err := ParseTables(value)
+	tables, err := ParseSelection(value)
 	if err != nil {
 		return err
 	}
-	if len(tables) == 0 {
-		return fmt.Errorf("%s names no table; want a list such as orders,shop.items", show(value))
+	if tables.IsZero() {
+		return fmt.Errorf("%s names no table; want a list such as orders,shop.items or public.*", show(value))
 	}
 	c.Tables = tables
+	return nil
+}
+
+// setTableName refuses what would give many tables one name, and what no sink takes.
+func setTableName(c *Config, value string) error {
+	rest := strings.NewReplacer("{schema}", "", "{table}", "").Replace(value)
+	switch {
+	case !strings.Contains(value, "{table}"):
+		return fmt.Errorf("%s gives many tables one name; want {table} in it, such as {schema}_{table}", show(value))
+	case strings.ContainsAny(rest, "{}"):
+		return fmt.Errorf("%s has something else than {schema} and {table} in braces", show(value))
+	case !utf8.ValidString(rest) || strings.ContainsFunc(rest, func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) || unicode.IsSpace(r) }):
+		return fmt.Errorf("%s holds spaces, slashes or control characters", show(value))
+	}
+	c.SinkTableName = value
 	return nil
 }
 

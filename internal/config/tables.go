@@ -53,13 +53,9 @@ func ParseTables(list ...string) ([]Table, error) {
 
 // parseTable reads one table or schema.table.
 func parseTable(text string) (Table, error) {
-	parts, err := splitQuoted(text, '.')
+	parts, err := splitParts(text)
 	if err != nil {
 		return Table{}, err
-	}
-	if len(parts) > 2 {
-		return Table{}, fmt.Errorf("%s has more than two parts; want table or schema.table, "+
-			"with double quotes around a name that holds a dot", show(text))
 	}
 	names := make([]string, len(parts))
 	for i, part := range parts {
@@ -71,6 +67,19 @@ func parseTable(text string) (Table, error) {
 		return Table{Schema: "public", Name: names[0]}, nil
 	}
 	return Table{Schema: names[0], Name: names[1]}, nil
+}
+
+// splitParts splits table or schema.table.
+func splitParts(text string) ([]string, error) {
+	parts, err := splitQuoted(text, '.')
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) > 2 {
+		return nil, fmt.Errorf("%s has more than two parts; want table or schema.table, "+
+			"with double quotes around a name that holds a dot", show(text))
+	}
+	return parts, nil
 }
 
 func parseIdentifier(text string) (string, error) {

@@ -46,7 +46,18 @@ var variables = []variable{
 	{
 		name: "TABLES", needed: Capture, set: setTables,
 		doc: `Tables to replicate: table or schema.table (schema public where none is given), separated by commas. ` +
-			`A name that is not all lower case needs double quotes: "My""Shop"."Orders".`,
+			`A name that is not all lower case needs double quotes: "My""Shop"."Orders". ` +
+			`Patterns such as shop.* or *.order_? take in every table that there is or will be, and !shop.audit_* leaves tables out again.`,
+	},
+	{
+		name: "TABLES_INTERVAL_S", fallback: "30",
+		set: duration(func(c *Config) *time.Duration { return &c.TablesInterval }, unitSeconds, 1, 86_400),
+		doc: "Seconds between two looks at the source for tables that came, went or were made anew.",
+	},
+	{
+		name: "SOURCE_PARTITIONS", fallback: PartitionsRoot,
+		set: choice(func(c *Config) *string { return &c.Partitions }, partitions),
+		doc: "How partitioned tables are replicated: root makes one table of all partitions, leaf one of each partition under its own name.",
 	},
 	{
 		name: "SOURCE_STREAMING", fallback: "true", set: boolean(func(c *Config) *bool { return &c.SourceStreaming }),
@@ -112,6 +123,11 @@ var variables = []variable{
 		name: "SINK_DELETE_MODE", fallback: DeleteSoft,
 		set: choice(func(c *Config) *string { return &c.SinkDeleteMode }, deleteModes),
 		doc: "What a delete does in the sink: soft keeps the row with dbmazz_is_deleted = true, hard removes it.",
+	},
+	{
+		name: "SINK_TABLE_NAME", set: setTableName,
+		doc: "Name of a table in the sink, with {schema} and {table} for those of the source, such as {schema}_{table}. " +
+			"Defaults to {table} for schema public and {schema}__{table} for others. It cannot change while the pipeline lives.",
 	},
 	{
 		name: "SINK_BE_HOSTS", set: setSinkBEHosts,
@@ -298,6 +314,7 @@ var (
 	sourceTypes = choices{{"postgres", "postgres"}, {"postgresql", "postgres"}}
 	sinkTypes   = choices{{"starrocks", "starrocks"}}
 	deleteModes = choices{{DeleteSoft, DeleteSoft}, {DeleteHard, DeleteHard}}
+	partitions  = choices{{PartitionsRoot, PartitionsRoot}, {PartitionsLeaf, PartitionsLeaf}}
 	refusedRows = choices{{RefusedStop, RefusedStop}, {RefusedDeadLetter, RefusedDeadLetter}}
 	logFormats  = choices{{LogText, LogText}, {LogJSON, LogJSON}}
 )
