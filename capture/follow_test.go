@@ -226,7 +226,7 @@ func TestTableThatJoinsLosesNothingWhereverTheProcessDies(t *testing.T) {
 	db := pgtest.Database(t)
 	db.Exec("CREATE TABLE a (id int PRIMARY KEY, v text)")
 	r := following(t, db, "public.*")
-	for round := range 12 {
+	for round := range 8 {
 		r.start()
 		r.await("streaming", func(s capture.Status) bool { return s.State == capture.StateStreaming })
 		name := fmt.Sprintf("t%d", round)
@@ -240,7 +240,7 @@ func TestTableThatJoinsLosesNothingWhereverTheProcessDies(t *testing.T) {
 	}
 	r.start()
 	names := []string{"a"}
-	for round := range 12 {
+	for round := range 8 {
 		names = append(names, fmt.Sprintf("t%d", round))
 	}
 	r.captures(names...)

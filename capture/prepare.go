@@ -87,11 +87,6 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 	if err = checkSystem(st.record.get(), srv, sys, p); err != nil {
 		return nil, err
 	}
-	if c.cfg.SnapshotStore != nil {
-		if err = c.snapshots.load(ctx); err != nil {
-			return nil, err
-		}
-	}
 	err = c.source.with(ctx, func(conn *pgx.Conn) error { return c.setUp(ctx, conn, srv, st, p) })
 	if err != nil {
 		return nil, err
@@ -202,6 +197,9 @@ func (c *Capture) setUpTables(ctx context.Context, conn *pgx.Conn, st *start, id
 	c.want(slices.Concat(st.survey.tables(), gone))
 	// That they were missing does not show afterwards.
 	if len(again) > 0 {
+		if err := c.snapshots.load(ctx); err != nil {
+			return err
+		}
 		if err := c.snapshots.renew(ctx, again, id.Published); err != nil {
 			return err
 		}
