@@ -94,7 +94,7 @@ func TestRemediesNameTheSetting(t *testing.T) {
 	}{
 		"authority": {other, "127.0.0.1", change(func(*x509.Certificate) {}), "name the file with its authority in THE_CA"},
 		"host":      {ca, "example.org", change(func(*x509.Certificate) {}), "the server's certificate is for 127.0.0.1: use such a name in THE_URL"},
-		"expired": {ca, "127.0.0.1", change(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), "not valid at this time"},
+		"expired":   {ca, "127.0.0.1", change(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), "not valid at this time"},
 		"usage": {ca, "127.0.0.1", change(func(c *x509.Certificate) {
 			c.SerialNumber, c.ExtKeyUsage = big.NewInt(9), []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		}), "another certificate"},
