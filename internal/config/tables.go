@@ -107,7 +107,7 @@ func parseIdentifier(text string) (string, error) {
 		return "", fmt.Errorf(`write "%s" with double quotes for the mixed-case name or %s for the lower-case one`,
 			name, strings.ToLower(name))
 	}
-	return "", fmt.Errorf(`%s needs double quotes around it`, name)
+	return "", fmt.Errorf("%s needs double quotes around it", show(name))
 }
 
 // isPlain tells whether a name means itself in SQL without quotes; key words aside.
