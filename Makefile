@@ -5,6 +5,7 @@ TOOLBOX     := go run ./internal/toolbox
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PACKAGES    ?= ./...
 TESTTIMEOUT ?= 15m
+MAJORS      ?= 13 14 15 16 17 18
 FUZZTIME    ?= 30s
 CI_FUZZTIME ?= 5s
 CI_CHANGES  ?= 20000
@@ -30,6 +31,12 @@ build: ## Build bin/dbmazz, one static binary without cgo.
 .PHONY: test
 test: setup ## Install what is missing, then run all tests with the race detector.
 	go test -race -timeout=$(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: test-matrix
+test-matrix: setup setup-postgres-majors ## Run all tests on each PostgreSQL in MAJORS (13 to 18), one after the other; PACKAGES chooses some.
+	@failed=; for major in $(MAJORS); do echo "== PostgreSQL $$major"; \
+	  DBMAZZ_TEST_PG_MAJOR=$$major ORACLE_MAJORS=$$major go test -count=1 -race -timeout=$(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES) || failed="$$failed $$major"; \
+	done; if [ -n "$$failed" ]; then echo "failed on PostgreSQL$$failed"; exit 1; fi
 
 .PHONY: race
 race: test ## The same as test: the race detector is always on.

@@ -185,6 +185,8 @@ type Counters struct {
 	BatchesApplied       uint64
 	LoadsFailed          uint64
 	LoadsRetried         uint64
+	// ValuesNulled counts values that the sink could not hold and that became NULL.
+	ValuesNulled uint64
 }
 
 // Snapshot is the copy of existing rows.

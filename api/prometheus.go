@@ -15,6 +15,7 @@ const (
 	MetricBytesApplied      = "dbmazz_bytes_applied_total"
 	MetricLoadsFailed       = "dbmazz_loads_failed_total"
 	MetricLoadsRetried      = "dbmazz_loads_retried_total"
+	MetricValuesNulled      = "dbmazz_values_nulled_total"
 	MetricLagBytes          = "dbmazz_lag_bytes"
 	MetricLagSeconds        = "dbmazz_replication_lag_seconds"
 	MetricEndToEndLag       = "dbmazz_end_to_end_lag_seconds"
@@ -82,6 +83,8 @@ var allSeries = []series{
 	counter(MetricBytesApplied, "Bytes sent to the sink in acknowledged loads.", func(c *Counters) uint64 { return c.BytesApplied }),
 	counter(MetricLoadsFailed, "Loads that failed for good.", func(c *Counters) uint64 { return c.LoadsFailed }),
 	counter(MetricLoadsRetried, "Loads that were tried again.", func(c *Counters) uint64 { return c.LoadsRetried }),
+	counter(MetricValuesNulled, "Values that did not fit their column and became NULL, as SINK_TYPE_OVERRIDES allows.",
+		func(c *Counters) uint64 { return c.ValuesNulled }),
 	gauge(MetricReplicationLagMs, "Age of the oldest committed change that is not in the sink, in milliseconds.",
 		func(st *Status) float64 { return float64(milliseconds(st.Lag)) }),
 	gauge(MetricLagSeconds, "Age of the oldest committed change that is not in the sink.",

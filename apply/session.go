@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -114,6 +115,19 @@ func (s *session) announced(ctx context.Context, load *loader, tables []*cdc.Sch
 			return nil, err
 		}
 	}
+	again := false
+	if c, ok := s.sink.(ConfigChecker); ok {
+		if err := load.attempt(false, "check the configuration of the tables", func(context.Context) error {
+			err := c.CheckConfig(tables)
+			if again = err != nil && s.behind(); !again {
+				return err
+			}
+			s.log.repeat(ctx, slog.LevelWarn, "sink refused the tables as they are now; changes from before go on", "check the configuration of the tables", err)
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
 	for _, t := range tables {
 		refused := error(nil)
 		if err := load.prepareUnless(t, func(err error) bool {
@@ -130,6 +144,9 @@ func (s *session) announced(ctx context.Context, load *loader, tables []*cdc.Sch
 		}
 	}
 	s.update(func(st *Status) { st.Ready, st.State, st.Detail = true, Applying, "Replicating" })
+	if again {
+		return tables, nil
+	}
 	return later, nil
 }
 
@@ -148,6 +165,7 @@ func (a *Apply) loaded(b *TableBatch, r Result) {
 		s.Loads += uint64(max(r.Loads, 0))     //nolint:gosec // A count.
 		s.Retries += uint64(max(r.Retries, 0)) //nolint:gosec // A count.
 		s.Bytes += uint64(max(r.Bytes, 0))     //nolint:gosec // A count.
+		s.Nulled += uint64(max(r.Nulled, 0))   //nolint:gosec // A count.
 	})
 }
 

@@ -88,6 +88,15 @@ type TableChecker interface {
 	CheckTables(ctx context.Context, schemas []*cdc.Schema) error
 }
 
+// ConfigChecker is what a [Sink] may implement too, to compare its configuration with the
+// tables of the source as they are.
+type ConfigChecker interface {
+	// CheckConfig is told all tables, when a session begins and when the list
+	// changes, before they are prepared; tables that were refused again, once what
+	// came before is applied. It does no I/O.
+	CheckConfig(tables []*cdc.Schema) error
+}
+
 // TableBatch is the changes of one table in one batch.
 type TableBatch struct {
 	// ID is unique among all batches of all pipelines, the same whenever this
@@ -188,6 +197,9 @@ type Result struct {
 	Retries int   // requests that had to be repeated or resolved
 	Bytes   int64 // bytes of the request bodies
 	Rows    int64 // rows that the sink has counted
+	// Nulled counts values that the sink could not hold and that became NULL, as the
+	// configuration allows for their column.
+	Nulled int64
 	// Left counts the rows of a guarded batch that did not reach the table: it has
 	// a later state, or a partial row found nothing to complete it, or the change
 	// was appended before. A sink that cannot tell counts nothing. In every batch it

@@ -39,6 +39,9 @@ type Status struct {
 	Retries      uint64 // requests that were repeated or resolved
 	Failures     uint64 // calls of the sink that ended in an error and were tried again
 	Bytes        uint64 // of request bodies
+	// Nulled counts values that became NULL because their column cannot hold them; see
+	// [Result].
+	Nulled uint64
 	// Letters counts the dead letters that hold a change back, as they were stored.
 	Letters uint64
 	// Waiting is how many changes are in memory and not yet in a batch.

@@ -120,6 +120,7 @@ type appendLoad struct {
 	from   int // of the first row in the batch
 	rows   []apply.Row
 	buffer *[]byte
+	nulled int64 // values of the body that became NULL
 }
 
 func (a *appendLoad) deliver(ctx context.Context, label string, look bool) error {
@@ -235,6 +236,9 @@ func (a *appendLoad) lookUp(ctx context.Context, conn *sql.Conn) (map[cdc.Positi
 func (a *appendLoad) body(r *request, stored map[cdc.Position]bool) error {
 	body := append((*a.buffer)[:0], '[')
 	r.rows = 0
+	a.writer.nulled -= a.nulled // Of a body that was made before.
+	before := a.writer.nulled
+	defer func() { a.nulled = a.writer.nulled - before }()
 	for i := range a.rows {
 		row := &a.rows[i]
 		if stored[row.Position] {

@@ -39,6 +39,7 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 	}
 	if l.appends {
 		err := run.appendRows(ctx, buffer)
+		run.countNulls(ctx)
 		return run.result, err
 	}
 	groups, err := run.plan()
@@ -51,6 +52,7 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 		}
 	}
 	err = run.deleteGuarded(ctx)
+	run.countNulls(ctx)
 	return run.result, err
 }
 

@@ -73,6 +73,8 @@ type column struct {
 	keySize int
 	// stored tells that values come from StarRocks; see Sink.fill.
 	stored bool
+	// nulls tells that a value which does not fit becomes NULL.
+	nulls bool
 }
 
 // layout is how rows of one schema are written to one table. It does not change.
@@ -140,6 +142,9 @@ func (l *layout) fingerprint(mode DeleteMode, bodyBytesMax int) string {
 	for i := range l.columns {
 		c := &l.columns[i]
 		add(c.name, c.target.String(), strconv.Itoa(int(c.how)), strconv.FormatBool(c.key), strconv.Itoa(int(c.source.Type)))
+		if c.nulls {
+			add(string(OverrideNull))
+		}
 	}
 	add(l.audit...)
 	return strconv.FormatUint(uint64(h.Sum32()), 36)
@@ -180,6 +185,8 @@ type writer struct {
 	// tails are the audit columns up to the version, for each op.
 	tails   [3][]byte
 	scratch jsonScratch
+	// nulled counts values that became NULL because they did not fit.
+	nulled int64
 }
 
 func newWriter(l *layout, mode DeleteMode, synced string) *writer {
@@ -246,8 +253,13 @@ func (w *writer) append(dst []byte, row *apply.Row, tuple cdc.Tuple, as form) ([
 			continue
 		}
 		var r *refusal
+		at := len(dst)
 		if dst, r = c.appendValue(dst, v.Bytes, &w.scratch); r != nil {
-			return dst, columnRefusal{r, i}
+			if !c.nulls || !r.ofValue() {
+				return dst, columnRefusal{r, i}
+			}
+			dst = append(dst[:at], "null"...)
+			w.nulled++
 		}
 		if c.key {
 			keyBytes += c.encodedKeySize(v.Bytes)

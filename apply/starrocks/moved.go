@@ -169,7 +169,7 @@ func (m *movedBody) addRead(i int32, tuple cdc.Tuple) error {
 	if _, refused := m.writer.append(nil, row, row.Tuple, formPresent); refused.refusal != nil {
 		return m.refused(int(i), refused)
 	}
-	return m.add(m.reading, i, row, tuple)
+	return m.add(m.reading, i, row, m.layout.settled(row.Tuple, tuple, &m.writer.scratch))
 }
 
 func (m *movedBody) end() []byte {
@@ -183,7 +183,7 @@ func (l *layout) reading() *layout {
 	other := *l
 	other.columns = slices.Clone(l.columns)
 	for i := range other.columns {
-		other.columns[i].stored = true
+		other.columns[i].stored, other.columns[i].nulls = true, false
 	}
 	return &other
 }

@@ -52,6 +52,10 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 	if err := s.createDatabase(ctx); err != nil {
 		return err
 	}
+	nulls, schema, err := s.config.overridden(schema)
+	if err != nil {
+		return permanent(err)
+	}
 	found, err := s.describe(ctx, table)
 	if err != nil {
 		return fmt.Errorf("describe table %s in StarRocks: %w", table, err)
@@ -61,6 +65,9 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 			return err
 		}
 	}
+	if err := checkOverridden(schema, s.tableName(table), found); err != nil {
+		return permanent(err)
+	}
 	if err := checkExisting(schema, s.tableName(table), found); err != nil {
 		return permanent(err)
 	}
@@ -69,6 +76,9 @@ func (s *Sink) Prepare(ctx context.Context, schema *cdc.Schema) error {
 	}
 	l, err := makeLayout(schema, table, found)
 	if err != nil {
+		return permanent(err)
+	}
+	if err := l.allowNull(nulls, found); err != nil {
 		return permanent(err)
 	}
 	l.seal(s.config.DeleteMode, s.config.MaxBodyBytes)

@@ -61,6 +61,8 @@ type Config struct {
 	// own. Loads of tables without a key are cut elsewhere, see appendBytesMax.
 	// Defaults to 90 MiB.
 	MaxBodyBytes int
+	// Overrides are the columns that are not stored as the table of types has it.
+	Overrides []Override
 	// CreateTables lets Prepare create tables that are missing.
 	CreateTables bool
 	// TableName returns the name of a table in StarRocks. Defaults to DefaultTableName.
@@ -153,6 +155,11 @@ func (c *Config) validate() (*url.URL, error) {
 	if c.LoadTimeout < minLoadTimeout || c.LoadTimeout > maxLoadTimeout {
 		errs = append(errs, fmt.Errorf("load timeout %s: want %s to %s", c.LoadTimeout, minLoadTimeout, maxLoadTimeout))
 	}
+	for _, o := range c.Overrides {
+		if o.Policy != OverrideText && o.Policy != OverrideNull && o.Policy != OverrideRefuse {
+			errs = append(errs, fmt.Errorf("override of column %q of %s: %q: want text, null or refuse", o.Column, o.table(), string(o.Policy)))
+		}
+	}
 	if hasControl(c.Instance) {
 		errs = append(errs, fmt.Errorf("instance %q: not a name", c.Instance))
 	}
@@ -184,8 +191,11 @@ type Sink struct {
 	// seen has the tables of which, since Prepare was called, a load was seen to be
 	// visible to queries: so are all that were committed before it, by whomever.
 	// missed is when a query missed rows of another table first.
-	seen   map[string]bool
-	missed map[string]time.Time
+	seen    map[string]bool
+	missed  map[string]time.Time
+	checked bool // CheckConfig was called
+	// toldNulls has the tables of which it was logged that values became NULL.
+	toldNulls map[string]bool
 	// attempted is, by append table, up to where changes were in it when Prepare was
 	// called, or were tried to be stored since.
 	attempted map[string]cdc.Position
@@ -218,7 +228,7 @@ func New(config Config) (*Sink, error) {
 	s := &Sink{
 		config: config, db: sql.OpenDB(connector), retry: defaultBackoff,
 		layouts: map[layoutKey]*layout{}, owners: map[string]*cdc.Schema{}, unpublished: map[string]string{},
-		seen: map[string]bool{}, attempted: map[string]cdc.Position{}, missed: map[string]time.Time{}, appendBytes: appendBytesMax,
+		seen: map[string]bool{}, attempted: map[string]cdc.Position{}, missed: map[string]time.Time{}, toldNulls: map[string]bool{}, appendBytes: appendBytesMax,
 	}
 	s.load = newLoader(&s.config, base, s, files)
 	return s, nil

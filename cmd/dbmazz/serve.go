@@ -184,9 +184,17 @@ func newSink(c config.Config, create bool, log *slog.Logger) (*starrocks.Sink, e
 		URL: c.SinkURL, MySQLAddr: net.JoinHostPort(u.Hostname(), strconv.Itoa(c.SinkPort)),
 		Database: c.SinkDatabase, User: c.SinkUser, Password: c.SinkPassword.Reveal(),
 		DeleteMode: starrocks.DeleteMode(c.SinkDeleteMode), TrustedHosts: c.SinkBEHosts,
-		LoadTimeout: c.SinkLoadTimeout, CreateTables: true, CreateDatabase: create, TableName: starrocks.TemplateTableName(c.SinkTableName), Instance: c.Instance, Logger: log,
+		Overrides: overrides(c), LoadTimeout: c.SinkLoadTimeout, CreateTables: true, CreateDatabase: create, TableName: starrocks.TemplateTableName(c.SinkTableName), Instance: c.Instance, Logger: log,
 		TLS: tlsfiles.Names{CA: c.SinkTLSCAFile, Cert: c.SinkTLSCertFile, Key: c.SinkTLSKeyFile}, SQLTLS: c.SinkSQLTLS,
 	})
+}
+
+func overrides(c config.Config) []starrocks.Override {
+	list := make([]starrocks.Override, len(c.SinkTypeOverrides))
+	for i, o := range c.SinkTypeOverrides {
+		list[i] = starrocks.Override{Namespace: o.Table.Schema, Table: o.Table.Name, Column: o.Column, Policy: starrocks.OverridePolicy(o.Policy)}
+	}
+	return list
 }
 
 func apiConfig(c config.Config, log *slog.Logger) api.Config {

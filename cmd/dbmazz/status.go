@@ -125,7 +125,7 @@ func (p *pipeline) Status(ctx context.Context) api.Status {
 	}
 	out.Counters = api.Counters{
 		RowsCaptured: c.Rows + c.Truncates, TransactionsCaptured: c.Transactions, BytesCaptured: c.Bytes,
-		RowsApplied: a.Changes, BytesApplied: a.Bytes, BatchesApplied: a.Batches, LoadsRetried: a.Retries, LoadsFailed: a.Failures,
+		RowsApplied: a.Changes, BytesApplied: a.Bytes, BatchesApplied: a.Batches, LoadsRetried: a.Retries, LoadsFailed: a.Failures, ValuesNulled: a.Nulled,
 	}
 	return out
 }

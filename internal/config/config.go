@@ -80,6 +80,8 @@ type Config struct {
 	SinkTLSKeyFile  string
 	// SinkSQLTLS demands TLS of the MySQL protocol.
 	SinkSQLTLS bool
+	// SinkTypeOverrides has no column twice.
+	SinkTypeOverrides []TypeOverride
 	// SinkRefusedRows is RefusedStop or RefusedDeadLetter.
 	SinkRefusedRows string
 

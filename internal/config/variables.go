@@ -156,6 +156,11 @@ var variables = []variable{
 		doc: "Longest time one load may take, in seconds.",
 	},
 	{
+		name: "SINK_TYPE_OVERRIDES", set: setTypeOverrides,
+		doc: `Columns that are stored in another way than docs/types.md has it, separated by commas: table.column=policy or schema.table.column=policy. ` +
+			`The policy text stores what PostgreSQL prints in a VARCHAR, null stores NULL for a value that the column cannot hold, refuse is the default.`,
+	},
+	{
 		name: "SINK_REFUSED_ROWS", fallback: RefusedStop,
 		set: choice(func(c *Config) *string { return &c.SinkRefusedRows }, refusedRows),
 		doc: "What a row does that the sink can never take: stop the pipeline with a message that names the row, or dead-letter, which sets the row " +
