@@ -142,7 +142,7 @@ func (c *control) edit(ctx context.Context, change func(*desired)) error {
 
 // follow tells whenever the state has changed, until ctx is done.
 func (c *control) follow(ctx context.Context, changed func(context.Context)) error {
-	entries, err := c.bus.Watch(ctx, c.key)
+	entries, err := watched(ctx, c.bus, c.key)
 	if err != nil {
 		return fmt.Errorf("watch the control state: %w", err)
 	}

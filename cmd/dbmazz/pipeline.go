@@ -61,8 +61,12 @@ func (p *pipeline) at(detail string, problem error) {
 // wire makes the parts of this process.
 func (p *pipeline) wire(ctx context.Context, b *bus.Bus) (*stages, error) {
 	s := &stages{bus: b, progress: newProgress(), letters: b.DeadLetters(), control: newControl(b), company: newCompany()}
-	if _, err := s.control.load(ctx); err != nil {
-		return nil, err
+	for _, err := s.control.load(ctx); err != nil; _, err = s.control.load(ctx) {
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return nil, err
+		}
+		p.at("Connecting to the queue", err) // It was there a moment ago.
+		pause(ctx, time.Second)
 	}
 	if p.parts&config.Capture != 0 {
 		s.capture = &captureStage{

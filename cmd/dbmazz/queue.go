@@ -80,6 +80,18 @@ func (p *pipeline) openQueue(ctx context.Context) (*bus.Bus, error) {
 	}
 }
 
+// watched watches a key of a queue that was open a moment ago. One that does not answer is
+// waited for: only a bus that is closed, or ctx, is the end.
+func watched(ctx context.Context, b *bus.Bus, key string) (<-chan bus.Entry, error) {
+	for {
+		entries, err := b.Watch(ctx, key)
+		if err == nil || ctx.Err() != nil || errors.Is(err, bus.ErrClosed) {
+			return entries, err
+		}
+		pause(ctx, time.Second)
+	}
+}
+
 // waitsFor tells whether the queue may come by itself: another process has it, and that
 // process or the way to it is away.
 func (p *pipeline) waitsFor(err error) bool {

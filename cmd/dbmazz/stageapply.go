@@ -40,8 +40,12 @@ func (s *applyStage) term(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set up the sink: %w", err)
 	}
+	bytes, err := s.batchBytes(ctx)
+	if err != nil {
+		return err
+	}
 	c := apply.Config{
-		FlushRows: s.env.FlushSize, FlushInterval: s.env.FlushInterval, FlushBytes: int(s.env.FlushBytes),
+		FlushRows: s.env.FlushSize, FlushInterval: s.env.FlushInterval, FlushBytes: bytes,
 		MinSpacing: max(s.env.MinLoadInterval, time.Nanosecond), Grace: s.env.ShutdownTimeout * 2 / 3, Fence: s.role.fence, Lost: s.role.lost(), Logger: s.log,
 	}
 	if s.env.SinkRefusedRows == config.RefusedDeadLetter {
@@ -52,6 +56,16 @@ func (s *applyStage) term(ctx context.Context) error {
 	defer s.set(nil)
 	s.enforce(ctx)
 	return work.Run(ctx)
+}
+
+// batchBytes bounds a batch, by the room of the stream too: where a transaction does not fit
+// into it as a whole, what is there must be applied before the rest can come.
+func (s *applyStage) batchBytes(ctx context.Context) (int, error) {
+	info, err := s.bus.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the room of the stream: %w", err)
+	}
+	return int(min(s.env.FlushBytes, info.MaxBytes/4)), nil
 }
 
 // enforce makes the desired state hold, as it was last heard of. It does not wait for a

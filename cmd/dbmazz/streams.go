@@ -242,7 +242,7 @@ func (p *progress) Changed() <-chan struct{} {
 // follow takes the checkpoint from the bus until ctx is done. loaded is closed when
 // the present one is known.
 func (p *progress) follow(ctx context.Context, b *bus.Bus, loaded chan<- struct{}) error {
-	entries, err := b.Watch(ctx, keyApply)
+	entries, err := watched(ctx, b, keyApply)
 	if err != nil {
 		return fmt.Errorf("watch the checkpoint: %w", err)
 	}

@@ -179,7 +179,7 @@ var variables = []variable{
 	{
 		name: "FLUSH_BYTES", fallback: "16MiB",
 		set: size(func(c *Config) *int64 { return &c.FlushBytes }, 1<<10, 4<<30),
-		doc: "Bytes that close a batch, with a suffix such as KiB, MiB, GiB, KB, MB or GB. Bounds the memory of apply, which is about 20 times as much where rows are narrow; " +
+		doc: "Bytes that close a batch, with a suffix such as KiB, MiB, GiB, KB, MB or GB; a quarter of BUS_MAX_BYTES at most. Bounds the memory of apply, which is about 20 times as much where rows are narrow; " +
 			"where it is not set and memory is limited to less than 384 MiB, it is a 24th of that.",
 	},
 	{

@@ -1,0 +1,13 @@
+package e2e_test
+
+import "testing"
+
+// TestTransactionLargerThanTheStreamPassesThroughIt: apply must not wait for the end of a
+// transaction that can only come once its beginning is gone.
+func TestTransactionLargerThanTheStreamPassesThroughIt(t *testing.T) {
+	t.Parallel()
+	r := setup(t, "CREATE TABLE item (id int PRIMARY KEY, v text)", "item")
+	s := r.set("BUS_MAX_BYTES", "4MiB").set("BUS_RETENTION", "0").start()
+	r.db.Exec("INSERT INTO item SELECT i, repeat(md5(i::text), 100) FROM generate_series(1, 3000) i")
+	r.same(s, "item")
+}
