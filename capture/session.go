@@ -260,10 +260,27 @@ func (s *session) quiet(ctx context.Context) error {
 	if s.tell() == 0 {
 		return nil
 	}
-	if err := s.pub.Flush(ctx); err != nil {
+	if err := s.patiently(ctx, s.pub.Flush); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	return nil
+}
+
+// reliefEvery is how often a reader that waits for the stream sees to its connection.
+const reliefEvery = 2 * time.Second
+
+// patiently calls something that waits until the stream has room, again and again, and
+// sees in between to it that the server still hears of this side; see socket.relieve.
+func (s *session) patiently(ctx context.Context, call func(context.Context) error) error {
+	for {
+		waiting, cancel := context.WithTimeout(ctx, reliefEvery)
+		err := call(waiting)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		s.sock.relieve()
+	}
 }
 
 // The kinds of messages inside the copy stream, and the length of their heads.
@@ -376,7 +393,7 @@ func (s *session) publish(ctx context.Context) error {
 		killpoint.Reached("capture.stored")
 	}
 	killpoint.Reached("capture.publishing")
-	if err := s.pub.Publish(ctx, data, header, stored); err != nil {
+	if err := s.patiently(ctx, func(ctx context.Context) error { return s.pub.Publish(ctx, data, header, stored) }); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	killpoint.Reached("capture.published")

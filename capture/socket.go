@@ -34,6 +34,8 @@ type socket struct {
 	last     int // bytes of the last read
 	deadline bool
 	called   *atomic.Bool // somebody has set a deadline in the past; nil if nobody does
+	// unheard reports whether the server does not acknowledge what it is sent.
+	unheard func() bool
 
 	writing sync.Mutex
 	out     []byte
@@ -43,7 +45,7 @@ func newSocket(conn net.Conn, readBytes int) *socket {
 	base := make([]byte, readBytes)
 	pace := newPace(quieten(conn))
 	pace.waiting = waitingBytes(conn)
-	return &socket{conn: conn, pace: pace, base: base, buf: base}
+	return &socket{conn: conn, pace: pace, base: base, buf: base, unheard: func() bool { return unheard(conn) }}
 }
 
 // messageHead is the type and the length before each message; the length counts itself.
@@ -110,6 +112,47 @@ func (s *socket) fill(ctx context.Context, wait time.Duration) error {
 		return fmt.Errorf("read from server: %w", err)
 	}
 	return nil
+}
+
+const (
+	// reliefBytes is how much relieve reads at a time: more than the sixteenth of a
+	// receive buffer that must be free before Linux says that there is room again.
+	reliefBytes = 4 << 20
+	// reliefMax bounds what relieve keeps in memory.
+	reliefMax = 64 << 20
+)
+
+// relieve reads a little, although nobody can take it yet, if the server does not
+// acknowledge what it is sent. Once a receive buffer has overflowed, which many small
+// packets do to one that should have had room for them, Linux takes every packet of the
+// server for one that is out of order, the acknowledgements that are in them included,
+// until something is read. Reports would be repeated one at a time, ever more slowly, and
+// the server would give up the connection after wal_sender_timeout.
+//
+// It belongs to the goroutine that reads. Messages that next has returned stay as they
+// are.
+func (s *socket) relieve() {
+	if s.end-s.start > reliefMax || !s.unheard() {
+		return
+	}
+	s.deadline = true
+	if s.conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)) != nil {
+		return
+	}
+	for left := reliefBytes; left > 0; {
+		if s.end == len(s.buf) {
+			// Not in place: a message may be in use.
+			grown := make([]byte, 2*len(s.buf)+reliefBytes)
+			s.end = copy(grown, s.buf[s.start:s.end])
+			s.buf, s.start = grown, 0
+		}
+		n, err := s.conn.Read(s.buf[s.end:])
+		s.end += n
+		left -= n
+		if err != nil || n == 0 {
+			return // An error, if there is one, comes again.
+		}
+	}
 }
 
 // room makes sure that there is space to read into: it moves what is left to the front,

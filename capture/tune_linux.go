@@ -24,6 +24,30 @@ func tuneSocket(conn net.Conn) {
 	})
 }
 
+// unheard reports whether the peer has not acknowledged what was sent, although it was
+// sent again.
+func unheard(conn net.Conn) bool {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = t.NetConn()
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	lost := false
+	if raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		lost = err == nil && info.Unacked > 0 && info.Retransmits > 0
+	}) != nil {
+		return false
+	}
+	return lost
+}
+
 // napLowWater is how much must have come in for the kernel to wake somebody during a
 // nap.
 const napLowWater = napBytes

@@ -10,5 +10,8 @@ func tuneSocket(net.Conn) {}
 // quieten returns a function that does nothing: a nap is less worth here.
 func quieten(net.Conn) func(on bool) { return func(bool) {} }
 
+// unheard tells nothing here.
+func unheard(net.Conn) bool { return false }
+
 // waitingBytes tells nothing here.
 func waitingBytes(net.Conn) func() int { return nil }

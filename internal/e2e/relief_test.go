@@ -80,13 +80,16 @@ func TestACaptureWithOtherTablesDoesNotTakeOver(t *testing.T) {
 	second := a.with("capture", "capture-2", "TABLES", "mark,items")
 	apply.stands("capture-2", "standby", "")
 	second.logs("another capture of the pipeline has a different TABLES")
-	// It has heard of the other at work more than once.
 	r.db.Exec("INSERT INTO more VALUES (1)")
 	r.same(apply, "items", "more")
+	stays(t, 3*time.Second, "the second stands by and hears of the other at work more than once", func() (bool, string) {
+		now := second.stage("capture")
+		return now.GetInstance() == "capture-1", now.String()
+	})
 	first.kill()
 	eventually(t, "the standby says why it does not take over", func() (bool, string) {
 		now := second.stage("capture")
-		return strings.Contains(now.GetError(), "does not take over") && strings.Contains(now.GetError(), "TABLES") || strings.Contains(second.out.String(), "does not take over"), now.String()
+		return strings.Contains(now.GetError(), "does not take over") && strings.Contains(now.GetError(), "TABLES") || strings.Contains(second.out.String(), "this capture does not take over"), now.String()
 	})
 	r.db.Exec("INSERT INTO more VALUES (2)")
 	third := a.capture("capture-3")
