@@ -146,7 +146,7 @@ func (s *socket) relieve() {
 			s.end = copy(grown, s.buf[s.start:s.end])
 			s.buf, s.start = grown, 0
 		}
-		n, err := s.conn.Read(s.buf[s.end:])
+		n, err := s.conn.Read(s.buf[s.end:min(len(s.buf), s.end+left)])
 		s.end += n
 		left -= n
 		if err != nil || n == 0 {
