@@ -120,7 +120,7 @@ func (w *copyWatch) wait(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil // The copy goes on without being watched.
-		case now.GetSnapshotPaused():
+		case now.GetSnapshotPaused() && time.Since(began) > hearsay:
 			_, err := fmt.Fprintln(w.out.stdout, "the copy is held; dbmazz snapshot --resume goes on")
 			return err
 		case p.done == p.tables && p.tables > 0:
@@ -131,6 +131,10 @@ func (w *copyWatch) wait(ctx context.Context) error {
 		pause(ctx, 500*time.Millisecond)
 	}
 }
+
+// hearsay is how long the process that is asked may not have heard that a copy that was
+// held goes on.
+const hearsay = 3 * announceEvery
 
 // complain prints an error of a table once. The copy is tried again.
 func (w *copyWatch) complain(now *pb.StatusResponse) {

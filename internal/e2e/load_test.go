@@ -98,7 +98,11 @@ func (l *load) run(ctx context.Context) {
 				continue // The test may have stopped the server.
 			}
 		}
-		if err := l.transaction(ctx, conn); err != nil && ctx.Err() == nil {
+		// One that is cut off may commit later, after the test has looked how far it is.
+		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		err := l.transaction(whole, conn)
+		cancel()
+		if err != nil && ctx.Err() == nil {
 			l.mu.Lock()
 			l.lost++
 			l.err = err
