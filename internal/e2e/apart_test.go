@@ -109,6 +109,7 @@ func (a *apart) both() (capture, apply *service) {
 	apply = a.apply("apply-1")
 	capture.serving()
 	apply.serving()
+	capture.copied()
 	return capture, apply
 }
 
