@@ -298,9 +298,9 @@ func TestCopySettingsChangeWhileItRunsAndHoldOverARestart(t *testing.T) {
 func TestChangesAreNotHeldUpByALongCopy(t *testing.T) {
 	t.Parallel()
 	r := setup(t, itemDDL, "item").set("FLUSH_BYTES", "1MiB").set("SNAPSHOT_CHUNK_ROWS", "1000")
-	r.db.Exec("INSERT INTO item SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 40000) i")
+	r.db.Exec("INSERT INTO item SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 100000) i")
 	s := r.begin()
-	r.script(starrockstest.Fault{Kind: starrockstest.FaultSlow, Table: "item", Count: -1, Delay: starrockstest.Duration(200 * time.Millisecond)})
+	r.script(starrockstest.Fault{Kind: starrockstest.FaultSlow, Table: "item", Count: -1, Delay: starrockstest.Duration(300 * time.Millisecond)})
 	s.copies("it has begun", begun)
 	before, worst, looks := r.confirmed(), time.Duration(0), 0
 	for s.look().GetSnapshotActive() {
