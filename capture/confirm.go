@@ -59,6 +59,9 @@ func (c *confirm) idle() (lsn, settled cdc.LSN, ok bool) {
 	return c.seen.clear, c.seen.pending, true
 }
 
+// open reports whether the server has sent something that cannot be confirmed yet.
+func (c *confirm) open() bool { return c.seen.open || c.seen.pending > c.applied }
+
 // save tells that an LSN that idle returned is remembered.
 func (c *confirm) save(lsn cdc.LSN) { c.saved = max(c.saved, lsn) }
 

@@ -57,6 +57,11 @@ func (s *session) answer(ctx context.Context, due bool, interval time.Duration) 
 	if err := s.report(wanted.reply, due || ping || wanted.reply); err != nil {
 		return err
 	}
+	if ping {
+		if err := s.makeWay(ctx); err != nil {
+			return err
+		}
+	}
 	if !due && !ping && !wanted.idle {
 		return nil
 	}

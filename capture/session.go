@@ -52,6 +52,8 @@ type session struct {
 	oids   map[uint32]Table
 	glance map[Table]watched // what the catalog had then; belongs to watch
 	xid    uint32            // of the last transaction
+	// askedShutdown is when the reporter asked last whether the server shuts down.
+	askedShutdown time.Time
 
 	frameSince time.Time // of the first record of the frame
 	count      totals

@@ -117,7 +117,10 @@ func (s *session) watch(ctx context.Context) error {
 			now, err = glance(ctx, conn, tables)
 			return err
 		})
-		if err != nil {
+		switch {
+		case err != nil && s.c.source.shutsDown(ctx):
+			return errShutdown
+		case err != nil:
 			s.c.log.DebugContext(ctx, "the catalog cannot be looked at", "err", err)
 			continue
 		}
