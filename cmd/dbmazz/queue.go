@@ -68,8 +68,11 @@ func (p *pipeline) openQueue(ctx context.Context) (*bus.Bus, error) {
 			return b, nil
 		}
 		err = fmt.Errorf("open the queue: %w", err)
-		if ctx.Err() != nil || !p.waitsFor(err) {
+		switch {
+		case !p.waitsFor(err):
 			return nil, err
+		case ctx.Err() != nil:
+			return nil, ctx.Err() // It would have been waited for.
 		}
 		if text := err.Error(); text != last {
 			p.log.WarnContext(ctx, "queue is not there yet, trying again", "err", err)

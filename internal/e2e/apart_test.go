@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -215,6 +216,33 @@ func TestApplyStartedFirstWaitsForCapture(t *testing.T) {
 			capture.serving()
 			a.db.Exec("INSERT INTO item VALUES (1)")
 			a.same(apply, "item")
+		})
+	}
+}
+
+// TestProcessThatWaitsForTheQueueStopsCleanly, whatever it was about to say about the queue.
+func TestProcessThatWaitsForTheQueueStopsCleanly(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() { // It resets every connection.
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			_ = conn.Close()
+		}
+	}()
+	for _, command := range []string{"apply", "capture", "run"} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			r := setup(t, "CREATE TABLE item (id int PRIMARY KEY)", "item").set("BUS_URL", "nats://"+l.Addr().String())
+			s := r.process(r.env, command)
+			s.dial()
+			s.complains("open the queue")
+			if code := s.terminate(20 * time.Second); code != 0 {
+				t.Errorf("exit code %d:\n%s", code, s.out.String())
+			}
 		})
 	}
 }
