@@ -63,6 +63,7 @@ func TestEveryFaultEndsWithExactlyTheRowsOfTheBatch(t *testing.T) {
 		"version limit":         {{Kind: starrockstest.FaultVersionLimit, Count: 3}},
 		"truncate":              {{Kind: starrockstest.FaultTruncate}},
 		"evict label":           {{Kind: starrockstest.FaultEvictLabel}},
+		"evict label, lost":     {{Kind: starrockstest.FaultEvictLost}},
 		"commit late":           {{Kind: starrockstest.FaultCommitLate, Delay: millis(30)}},
 		"commit very late":      {{Kind: starrockstest.FaultCommitLate, Delay: millis(400)}},
 		"begin late":            {{Kind: starrockstest.FaultBeginLate, Delay: millis(30)}},

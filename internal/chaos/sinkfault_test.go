@@ -14,7 +14,7 @@ var scripted = []starrockstest.FaultKind{
 	starrockstest.FaultFail, starrockstest.FaultHTTPError, starrockstest.FaultHTTPErrorAfterCommit, starrockstest.FaultDropBeforeBody,
 	starrockstest.FaultDropMidBody, starrockstest.FaultLostResponse, starrockstest.FaultFailCommitted, starrockstest.FaultPublishTimeout,
 	starrockstest.FaultHold, starrockstest.FaultHoldBeforeCommit, starrockstest.FaultSlow, starrockstest.FaultLabelRunning,
-	starrockstest.FaultVersionLimit, starrockstest.FaultFilteredRow, starrockstest.FaultTruncate, starrockstest.FaultEvictLabel,
+	starrockstest.FaultVersionLimit, starrockstest.FaultFilteredRow, starrockstest.FaultTruncate, starrockstest.FaultEvictLabel, starrockstest.FaultEvictLost,
 	starrockstest.FaultCommitLate, starrockstest.FaultBeginLate, starrockstest.FaultLeaderChange, starrockstest.FaultBEDies,
 	starrockstest.FaultRedirectLoop, starrockstest.FaultFEHTTPError, starrockstest.FaultFE401, starrockstest.FaultFEDown,
 	starrockstest.FaultState, starrockstest.FaultMySQL, starrockstest.FaultMySQLDrop,
@@ -46,7 +46,7 @@ func sinkFaults() []fault {
 // of it.
 func weightOf(kind starrockstest.FaultKind) int {
 	switch kind {
-	case starrockstest.FaultFilteredRow, starrockstest.FaultLostResponse, starrockstest.FaultCommitLate, starrockstest.FaultEvictLabel, starrockstest.FaultHTTPError:
+	case starrockstest.FaultFilteredRow, starrockstest.FaultLostResponse, starrockstest.FaultCommitLate, starrockstest.FaultEvictLabel, starrockstest.FaultEvictLost, starrockstest.FaultHTTPError:
 		return 5
 	default:
 		return 2

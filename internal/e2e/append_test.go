@@ -87,7 +87,7 @@ func TestTableWithoutAKeyGetsEachChangeExactlyOnceThroughKills(t *testing.T) {
 	s := r.set("FLUSH_SIZE", "5").start()
 	want := history{}
 	for round := range number(t, roundsEnv, 6) {
-		kinds := []starrockstest.FaultKind{"", starrockstest.FaultLostResponse, starrockstest.FaultHold, starrockstest.FaultHoldBeforeCommit, starrockstest.FaultCommitLate, starrockstest.FaultEvictLabel}
+		kinds := []starrockstest.FaultKind{"", starrockstest.FaultLostResponse, starrockstest.FaultHold, starrockstest.FaultHoldBeforeCommit, starrockstest.FaultCommitLate, starrockstest.FaultEvictLabel, starrockstest.FaultEvictLost}
 		if kind := kinds[round%len(kinds)]; kind != "" {
 			r.script(starrockstest.Fault{Kind: kind, Table: "events"})
 		}

@@ -83,6 +83,7 @@ var sinkFaults = map[string][]starrockstest.Fault{
 	"connection cut before it":    {{Kind: starrockstest.FaultDropBeforeBody}},
 	"commit after the connection": {{Kind: starrockstest.FaultCommitLate, Delay: starrockstest.Duration(700 * time.Millisecond)}},
 	"label forgotten":             {{Kind: starrockstest.FaultEvictLabel, Count: 3}},
+	"label forgotten, and lost":   {{Kind: starrockstest.FaultEvictLost, Count: 3}},
 	"front end away":              {{Kind: starrockstest.FaultFEDown, Delay: starrockstest.Duration(time.Second)}},
 	"front end answers 500":       {{Kind: starrockstest.FaultFEHTTPError, Code: 500, Count: 3}},
 	"credentials refused a while": {{Kind: starrockstest.FaultFE401, Count: 3}},

@@ -33,6 +33,9 @@ func (l *load) answer() {
 	switch {
 	case f.is(FaultLostResponse, FaultFilteredLost):
 		panic(http.ErrAbortHandler)
+	case f.is(FaultEvictLost):
+		l.srv.store.evictLabel(l.db, l.res.label)
+		panic(http.ErrAbortHandler)
 	case f.is(FaultCommitLate), f.is(FaultBeginLate):
 		return
 	case f.is(FaultBEDies):

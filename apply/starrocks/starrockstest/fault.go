@@ -49,6 +49,8 @@ const (
 	FaultTruncate FaultKind = "truncate"
 	// FaultEvictLabel commits, forgets the label and answers Success.
 	FaultEvictLabel FaultKind = "evict_label"
+	// FaultEvictLost commits, forgets the label and closes the connection without an answer.
+	FaultEvictLost FaultKind = "evict_lost"
 	// FaultCommitLate reads the body, closes the connection, and commits after Delay, or with zero at Release.
 	FaultCommitLate FaultKind = "commit_late"
 	// FaultBeginLate reads the body and closes the connection before a transaction begins; it begins, and commits,
@@ -87,7 +89,7 @@ var faultStages = map[FaultKind]faultStage{
 	FaultFail: stageBE, FaultHTTPError: stageBE, FaultHTTPErrorAfterCommit: stageBE, FaultDropBeforeBody: stageBE,
 	FaultDropMidBody: stageBE, FaultLostResponse: stageBE, FaultFailCommitted: stageBE, FaultPublishTimeout: stageBE,
 	FaultHold: stageBE, FaultHoldBeforeCommit: stageBE, FaultSlow: stageBE, FaultLabelRunning: stageBE,
-	FaultVersionLimit: stageBE, FaultFilteredRow: stageBE, FaultFilteredLost: stageBE, FaultTruncate: stageBE, FaultEvictLabel: stageBE,
+	FaultVersionLimit: stageBE, FaultFilteredRow: stageBE, FaultFilteredLost: stageBE, FaultTruncate: stageBE, FaultEvictLabel: stageBE, FaultEvictLost: stageBE,
 	FaultCommitLate: stageBE, FaultBeginLate: stageBE, FaultLeaderChange: stageBE, FaultBEDies: stageBE,
 }
 

@@ -48,6 +48,7 @@ func TestFaultsOfOneLoad(t *testing.T) {
 		{kind: starrockstest.FaultFilteredLost, status: "error", state: "VISIBLE", rows: 1},
 		{kind: starrockstest.FaultTruncate, status: "error", state: "VISIBLE", rows: 2},
 		{kind: starrockstest.FaultEvictLabel, status: "Success", state: "UNKNOWN", rows: 2},
+		{kind: starrockstest.FaultEvictLost, status: "error", state: "UNKNOWN", rows: 2},
 		{kind: starrockstest.FaultBeginLate, status: "error", state: "UNKNOWN"},
 		{kind: starrockstest.FaultLeaderChange, status: "Fail", state: "UNKNOWN"},
 		{kind: starrockstest.FaultBEDies, status: "error", state: "VISIBLE", rows: 2},
