@@ -248,6 +248,7 @@ func key(r *relation, cat *catalogTable, previous *cdc.Schema) (indexes []int, s
 		indexes = r.indexes(cat.key)
 		return indexes, true, len(indexes) == len(cat.key)
 	}
+	indexes = nil // Those above have not matched.
 	for i, c := range r.columns {
 		if c.identity {
 			indexes = append(indexes, i)
