@@ -38,7 +38,9 @@ type shapeColumn struct {
 	document bool
 }
 
-// readShape reads the shape of a table whose relation was read from the catalog.
+// readShape reads the shape of a table whose relation was read from the catalog. It is
+// called in a transaction with one snapshot, and asks for nothing that shows the present
+// in spite of it, as pg_relation_filenode does.
 func readShape(ctx context.Context, conn *pgx.Conn, r *relation) (*shape, error) {
 	s := &shape{OID: r.oid, Files: map[uint32]uint32{}}
 	names := make([]string, len(r.columns))
@@ -60,17 +62,14 @@ FROM pg_attribute JOIN pg_type y ON y.oid = atttypid WHERE attrelid = $1 AND att
 		return nil, err
 	}
 	slices.Sort(s.Key)
-	rows, err = conn.Query(ctx, `SELECT c.oid, pg_relation_filenode(c.oid) FROM pg_class c
+	rows, err = conn.Query(ctx, `SELECT c.oid, c.relfilenode FROM pg_class c
 WHERE (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass))) AND c.relkind = 'r'`, r.oid)
 	if err != nil {
 		return nil, fmt.Errorf("look up the files of %s: %w", r.table, err)
 	}
-	var oid uint32
-	var file *uint32
+	var oid, file uint32
 	_, err = pgx.ForEachRow(rows, []any{&oid, &file}, func() error {
-		if file != nil {
-			s.Files[oid] = *file
-		}
+		s.Files[oid] = file
 		return nil
 	})
 	if err != nil {

@@ -141,6 +141,23 @@ func (d *desk) windowsOf(t Table) []*window {
 	return nil
 }
 
+// shapeOf reads the shape of a table, all of it as of one moment. Otherwise a change that is
+// committed meanwhile is in one half of it, and is no difference in the other half next
+// time: a type of before with the files of after would pass for rows that were rewritten
+// with the same type.
+func (c *Capture) shapeOf(ctx context.Context, conn *pgx.Conn, version int, t *tableInfo) (now *shape, err error) {
+	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err = pgx.BeginTxFunc(ctx, conn, options, func(pgx.Tx) error {
+		r, err := catalogRelation(ctx, conn, version, c.cfg.Publication, t)
+		if err != nil {
+			return err
+		}
+		now, err = readShape(ctx, conn, r)
+		return err
+	})
+	return now, err
+}
+
 // compareShapes compares the tables with what is remembered of them.
 func (c *Capture) compareShapes(ctx context.Context, conn *pgx.Conn, version int, infos []tableInfo, id *identity) (*findings, error) {
 	f := &findings{shapes: map[string]*shape{}}
@@ -148,11 +165,7 @@ func (c *Capture) compareShapes(ctx context.Context, conn *pgx.Conn, version int
 		if infos[i].oid == 0 {
 			continue
 		}
-		r, err := catalogRelation(ctx, conn, version, c.cfg.Publication, &infos[i])
-		if err != nil {
-			return nil, err
-		}
-		now, err := readShape(ctx, conn, r)
+		now, err := c.shapeOf(ctx, conn, version, &infos[i])
 		if err != nil {
 			return nil, err
 		}
