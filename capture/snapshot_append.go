@@ -81,7 +81,7 @@ func (w *worker) readWhole(ctx context.Context) (err error) {
 	if err = w.head(ctx, c); err != nil {
 		return err
 	}
-	stop := w.flushWhile(ctx)
+	stop := w.c.flushWhile(ctx)
 	defer stop()
 	killpoint.Reached("copy.whole")
 	return w.d.do(ctx, func(context.Context) (bool, error) {

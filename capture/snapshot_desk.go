@@ -280,6 +280,9 @@ func (d *desk) touch(t *table, m *pgoutput.Message) {
 	if len(c.windows) == 0 && !moved {
 		return
 	}
+	for _, w := range c.windows {
+		w.noted(t.schema)
+	}
 	fresh, whole := t.fill(m)
 	if m.Kind == pgoutput.KindDelete || moved {
 		key := keyBytes(nil, wireTuple(m.Old), t.isKey)
@@ -375,8 +378,11 @@ func (d *desk) write(ctx context.Context, c *chunk) (done bool, err error) {
 	switch {
 	case c.window.overflow:
 		c.again = "more of the table changed meanwhile than can be noted"
-	case slices.ContainsFunc(c.window.relations, func(r *relation) bool { return !sameColumns(r, c.relation) }):
+	case slices.ContainsFunc(c.window.relations, func(r *relation) bool { return !sameColumns(r, c.relation) }),
+		slices.ContainsFunc(c.window.schemas, func(s *cdc.Schema) bool { return !sameRows(s, c.schema) }):
 		c.again = "the columns of the table have changed"
+	case !d.wanted(c.table):
+		c.again = "the copy of the table starts over"
 	}
 	if c.again != "" {
 		d.closeWindow(c.table, c.window)
@@ -469,6 +475,22 @@ func (c *Capture) keepSchema(ctx context.Context, schema *cdc.Schema) (*cdc.Sche
 	}
 	c.schemas[schema.Fingerprint()] = schema
 	return schema, nil
+}
+
+// wanted tells that a copy is not replaced by another one, which has all rows in the
+// schema that they have by now. What is left of it must not come after the list of tables
+// that has them so.
+func (d *desk) wanted(c *tableCopy) bool {
+	d.n.mu.Lock()
+	defer d.n.mu.Unlock()
+	return d.n.state != nil && d.n.state.find(c.Table) == c
+}
+
+// sameRows reports whether a row in one schema has the same key and the same columns in
+// the other.
+func sameRows(a, b *cdc.Schema) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a.Key)), slices.Sorted(slices.Values(b.Key))) &&
+		slices.EqualFunc(a.Columns, b.Columns, func(a, b cdc.Column) bool { return a.Name == b.Name && a.OID == b.OID && a.Mod == b.Mod })
 }
 
 // sameColumns reports whether rows of one relation are rows of the other.

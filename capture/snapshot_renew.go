@@ -100,7 +100,7 @@ func (w *worker) clear(ctx context.Context) error {
 	if err := w.head(ctx, c); err != nil {
 		return err
 	}
-	stop := w.flushWhile(ctx)
+	stop := w.c.flushWhile(ctx)
 	err = w.d.do(ctx, func(ctx context.Context) (bool, error) { return w.d.empty(ctx, c) })
 	stop()
 	if err != nil {
@@ -120,6 +120,9 @@ func (d *desk) empty(ctx context.Context, c *chunk) (bool, error) {
 	var err error
 	if c.schema, err = d.c.keepSchema(ctx, c.schema); err != nil {
 		return false, err
+	}
+	if !d.wanted(c.table) {
+		return true, nil // The copy that replaces it sees to that.
 	}
 	d.s.starting()
 	if !d.s.out.BeginSnapshot(d.after, d.time) {

@@ -7,7 +7,8 @@ import (
 // SnapshotStatus is a moment of the copying of existing rows.
 type SnapshotStatus struct {
 	// Active tells that there is something to copy, Paused that it is to wait, Done
-	// that everything that was asked for is in the stream.
+	// that everything that was asked for is in the stream, and the list of the tables
+	// as well.
 	Active, Paused, Done bool
 	// Detail says what the copying waits for, empty if it does not.
 	Detail string

@@ -83,8 +83,10 @@ type window struct {
 	bytes   int
 	// overflow tells that there were too many to be kept.
 	overflow bool
-	// relations are the descriptions of the table that came meanwhile.
+	// relations are the descriptions of the table that came meanwhile, schemas those
+	// of the changes.
 	relations []*relation
+	schemas   []*cdc.Schema
 }
 
 // windowBytes bounds what a window keeps. A chunk whose window is larger is read again.
@@ -92,6 +94,13 @@ const windowBytes = 64 << 20
 
 // touchSize is about what a key costs besides its bytes and those of the values.
 const touchSize = 100
+
+// noted takes the schema of a change that is noted.
+func (w *window) noted(s *cdc.Schema) {
+	if n := len(w.schemas); n == 0 || w.schemas[n-1] != s {
+		w.schemas = append(w.schemas, s)
+	}
+}
 
 // settle notes that the stream says all about a key.
 func (w *window) settle(key []byte) { w.put(key, nil) }

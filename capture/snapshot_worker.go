@@ -307,7 +307,7 @@ func (w *worker) write(c *chunk) *written {
 
 // finish waits until a chunk is written and remembers it. again says why it was not.
 func (w *worker) finish(ctx context.Context, p *written) (again string, err error) {
-	stop := w.flushWhile(ctx)
+	stop := w.c.flushWhile(ctx)
 	err = w.d.wait(ctx, p.ask)
 	stop()
 	if err != nil || p.c.again != "" {
@@ -400,14 +400,14 @@ func (w *worker) size(c *chunk) {
 
 // flushWhile sees to it, until stop is called, that the reader gets to the end of the
 // WAL on a server where nothing happens: what is not flushed is not sent.
-func (w *worker) flushWhile(ctx context.Context) (stop func()) {
+func (c *Capture) flushWhile(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for wait := 100 * time.Millisecond; sleep(ctx, wait); wait = time.Second {
-			// Without it the copy only waits longer.
-			_ = w.c.source.with(ctx, func(conn *pgx.Conn) error { return flushWAL(ctx, conn) })
+			// Without it only the wait is longer.
+			_ = c.source.with(ctx, func(conn *pgx.Conn) error { return flushWAL(ctx, conn) })
 		}
 	}()
 	return func() { cancel(); <-done }
