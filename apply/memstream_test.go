@@ -76,6 +76,12 @@ func (m *memStream) Schema(_ context.Context, f cdc.Fingerprint) (*cdc.Schema, e
 	return s, nil
 }
 
+func (m *memStream) Tail(context.Context) (cdc.Tail, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tail, nil
+}
+
 func (m *memStream) Tables(context.Context) (<-chan []*cdc.Schema, error) {
 	return make(chan []*cdc.Schema), nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -101,59 +100,6 @@ func (a *Apply) newLoader(ctx, work context.Context, l *ledger) *loader {
 		}
 	}
 	return load
-}
-
-// announced prepares the tables that capture is set to. Apply is ready once it has done
-// so for the first time. The tables are as the source has them now, and changes of before
-// may wait; as long as some do a table that the sink refuses is put off, so that those are
-// applied that it can still take.
-func (s *session) announced(ctx context.Context, load *loader, tables []*cdc.Schema) (later []*cdc.Schema, err error) {
-	if c, ok := s.sink.(TableChecker); ok {
-		check := func(ctx context.Context) error { return c.CheckTables(ctx, tables) }
-		if err := load.attempt(false, "name the tables", check); err != nil {
-			return nil, err
-		}
-	}
-	again := false
-	if c, ok := s.sink.(ConfigChecker); ok {
-		if err := load.attempt(false, "check the configuration of the tables", func(context.Context) error {
-			err := c.CheckConfig(tables)
-			if again = err != nil && s.behind(); !again {
-				return err
-			}
-			s.log.repeat(ctx, slog.LevelWarn, "sink refused the tables as they are now; changes from before go on", "check the configuration of the tables", err)
-			return nil
-		}); err != nil {
-			return nil, err
-		}
-	}
-	for _, t := range tables {
-		refused := error(nil)
-		if err := load.prepareUnless(t, func(err error) bool {
-			if isRefusal(err) && s.behind() {
-				refused = err
-			}
-			return refused != nil
-		}); err != nil {
-			return nil, err
-		}
-		if refused != nil {
-			s.log.repeat(ctx, slog.LevelWarn, "sink refused a table as it is now; changes from before go on", "prepare table "+t.Name(), refused)
-			later = append(later, t)
-		}
-	}
-	s.update(func(st *Status) { st.Ready, st.State, st.Detail = true, Applying, "Replicating" })
-	if again {
-		return tables, nil
-	}
-	return later, nil
-}
-
-// behind tells that there is something to apply.
-func (s *session) behind() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.status.Waiting > 0 || len(s.frames) > 0 || s.consumer.Pending() > 0
 }
 
 func (a *Apply) loaded(b *TableBatch, r Result) {
@@ -305,56 +251,51 @@ func commitTime(frames []frameEnd) time.Time {
 
 // load asks for batches and applies them, and prepares tables in between.
 func (s *session) load(ctx, work context.Context, load *loader, tables <-chan []*cdc.Schema) error {
-	var later []*cdc.Schema
-	again := time.NewTicker(time.Second)
-	defer again.Stop()
+	r := newRoll(s, load, tables)
 	for {
-		var b batch
-		var err error
+		if err := r.prepare(ctx); err != nil {
+			return err
+		}
 		select {
 		case list, ok := <-tables:
 			if !ok {
 				return errors.New("the list of tables cannot be watched any more")
 			}
-			if later, err = s.announced(ctx, load, list); err != nil {
+			if err := r.take(ctx, list); err != nil {
 				return err
 			}
-			continue
-		case <-again.C:
-			if len(later) > 0 && !s.behind() {
-				if later, err = s.announced(ctx, load, later); err != nil {
-					return err
-				}
-			}
-			continue
 		case s.want <- struct{}{}:
-			b = <-s.cut
-			if b.reached.set {
-				if b.reached != s.limited() {
-					continue // It was moved in the meantime.
-				}
-				if err := s.replay.reached(ctx, s); err != nil {
-					return err
-				}
-				continue
+			if err := s.batch(ctx, work, load, <-s.cut); err != nil {
+				return err
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		s.taken(&b)
-		if err := load.load(work, &b); err != nil {
-			return err
-		}
-		s.applied(&b, time.Now())
-		s.log.forget("")
-		s.taken(nil)
-		if s.replay != nil {
-			s.replay.applied(&b)
-		}
-		if err := s.consumer.Ack(work, b.checkpoint.Sequence); err != nil {
-			return fmt.Errorf("acknowledge message %d: %w", b.checkpoint.Sequence, err)
-		}
-		killpoint.Reached("apply.acknowledged")
-		b.release()
 	}
+}
+
+// batch applies one batch, or learns that a replay has come to the end of what it may do.
+func (s *session) batch(ctx, work context.Context, load *loader, b batch) error {
+	if b.reached.set {
+		if b.reached != s.limited() {
+			return nil // It was moved in the meantime.
+		}
+		return s.replay.reached(ctx, s)
+	}
+	s.taken(&b)
+	if err := load.load(work, &b); err != nil {
+		return err
+	}
+	s.applied(&b, time.Now())
+	s.log.forget("")
+	s.taken(nil)
+	if s.replay != nil {
+		s.replay.applied(&b)
+	}
+	if err := s.consumer.Ack(work, b.checkpoint.Sequence); err != nil {
+		return fmt.Errorf("acknowledge message %d: %w", b.checkpoint.Sequence, err)
+	}
+	killpoint.Reached("apply.acknowledged")
+	b.release()
+	return nil
 }

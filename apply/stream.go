@@ -24,9 +24,13 @@ type Stream interface {
 	// without carrying its definition.
 	Schema(ctx context.Context, fingerprint cdc.Fingerprint) (*cdc.Schema, error)
 	// Tables delivers the schemas of the tables that capture is set to, as soon as
-	// it has said and whenever that changes, so that targets are ready before
-	// their first row. The channel is closed when ctx is done.
+	// it has said and whenever that changes, so that targets are ready for tables
+	// without rows too. Every change from before a table became what a list has
+	// is in the stream by the time that the list is delivered. A list of no tables
+	// takes back the one before. The channel is closed when ctx is done.
 	Tables(ctx context.Context) (<-chan []*cdc.Schema, error)
+	// Tail returns the end of the stream.
+	Tail(ctx context.Context) (cdc.Tail, error)
 	// LoadState returns what SaveState stored last, and its revision; nil and
 	// zero when there is nothing.
 	LoadState(ctx context.Context) (value []byte, revision uint64, err error)

@@ -33,7 +33,9 @@ type Capture struct {
 
 	complaint complaint // used by Run only
 	snapshots *snapshots
-	spooling  spooling // guarded by mu
+	// announcements are what the sink is told of the tables.
+	announcements announcements
+	spooling      spooling // guarded by mu
 
 	// altering is held by who changes the tables or the record of a session.
 	altering  sync.Mutex
@@ -81,7 +83,7 @@ func New(cfg Config, stream Stream, progress Progress) (*Capture, error) {
 		c.tables = c.selection.Tables
 	}
 	var err error
-	c.snapshots = newSnapshots(c)
+	c.snapshots, c.announcements.wake = newSnapshots(c), make(chan struct{}, 1)
 	c.source, err = newSource(&c.cfg, func() string { return c.stream.Epoch() })
 	return c, err
 }

@@ -19,8 +19,9 @@ type Stream interface {
 	// PutSchema stores a schema durably by its fingerprint. It is called before the
 	// first frame that uses the schema, and again with the same one after a restart.
 	PutSchema(ctx context.Context, s *cdc.Schema) error
-	// PutTables stores the schemas of the configured tables as they are now, so
-	// that a sink can prepare its targets before the first row.
+	// PutTables stores the schemas of the configured tables, so that a sink can
+	// prepare its targets. It is called once the stream has everything that was
+	// committed before they were read from the source, and without any until then.
 	PutTables(ctx context.Context, schemas []*cdc.Schema) error
 	// LoadState returns what SaveState stored last, and its revision; nil and zero
 	// when there is nothing.

@@ -22,8 +22,7 @@ type start struct {
 	tail      cdc.Tail
 	record    *record
 	keepAlive time.Duration // wal_sender_timeout, zero if it is off
-	schemas   []*cdc.Schema
-	version   int // of the server
+	version   int           // of the server
 	found     *findings
 	oids      map[uint32]Table
 	glance    map[Table]watched
@@ -52,6 +51,7 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 		return nil, err
 	}
 	c.setState(StateSetup, "connecting to "+c.source.addr)
+	c.announcements.forget()
 	c.altering.Lock()
 	defer c.altering.Unlock()
 	st := &start{}
@@ -99,9 +99,6 @@ func (c *Capture) prepare(ctx context.Context) (_ *start, err error) {
 	}
 	if err = c.act(ctx, st.record, st.found); err != nil {
 		return nil, err
-	}
-	if err = c.stream.PutTables(ctx, st.schemas); err != nil {
-		return nil, fmt.Errorf("store the schemas of the tables: %w", err)
 	}
 	st.keepAlive, err = walSenderTimeout(ctx, st.conn)
 	return st, err
@@ -174,9 +171,6 @@ func (c *Capture) setUp(ctx context.Context, conn *pgx.Conn, srv *server, st *st
 	}
 	st.from, st.fromEnd = p.from()
 	st.witness = newWitness(p)
-	if err := st.meet(ctx, conn, srv, c.Tables()); err != nil {
-		return err
-	}
 	st.found, err = c.compareShapes(ctx, conn, srv.version, st.tables, id)
 	return err
 }
@@ -209,7 +203,15 @@ func (c *Capture) setUpTables(ctx context.Context, conn *pgx.Conn, st *start, id
 		return err
 	}
 	c.refused(st.survey, refused)
-	if st.schemas, err = c.describeTables(ctx, conn, st.survey); err != nil {
+	// Before the tables are described, so that what changes in between is found by watch.
+	if err := st.meet(ctx, conn, st.survey.version, c.Tables()); err != nil {
+		return err
+	}
+	schemas, err := c.describeTables(ctx, conn, st.survey)
+	if err != nil {
+		return err
+	}
+	if err := c.announce(ctx, conn, schemas); err != nil {
 		return err
 	}
 	st.tables = st.survey.infos
@@ -239,8 +241,8 @@ func (c *Capture) gone(ctx context.Context, conn *pgx.Conn, id *identity, found 
 }
 
 // meet takes down what the catalog has. What changes from here on is found by watch.
-func (st *start) meet(ctx context.Context, conn *pgx.Conn, srv *server, tables []Table) error {
-	st.version, st.oids, st.glance = srv.version, map[uint32]Table{}, map[Table]watched{}
+func (st *start) meet(ctx context.Context, conn *pgx.Conn, version int, tables []Table) error {
+	st.version, st.oids, st.glance = version, map[uint32]Table{}, map[Table]watched{}
 	all, err := glance(ctx, conn, tables)
 	if err != nil {
 		return err

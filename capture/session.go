@@ -151,6 +151,7 @@ func (s *session) start(ctx context.Context, st *start, group *errgroup.Group) e
 			}
 			group.Go(func() error { return s.desk.work(ctx) })
 			group.Go(func() error { return s.watch(ctx) })
+			group.Go(func() error { return s.announce(ctx) })
 			return s.readLoop(ctx)
 		default:
 			if err := s.other(ctx, kind, payload); err != nil {

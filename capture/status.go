@@ -64,6 +64,8 @@ type Status struct {
 // Status returns the present status. It is cheap.
 func (c *Capture) Status() Status {
 	snapshot := c.snapshots.status()
+	// Tables without rows have nothing else that the sink could make them from.
+	snapshot.Done = snapshot.Done && c.announcements.next() == nil
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.status

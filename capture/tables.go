@@ -144,10 +144,7 @@ func (c *Capture) addTables(ctx context.Context, conn *pgx.Conn, a *alteration) 
 	if err := a.record.update(ctx, func(id *identity) { id.publish(all); id.setShapes(shapes) }); err != nil {
 		return fmt.Errorf("set tables: %w", err)
 	}
-	if err := c.stream.PutTables(ctx, schemas); err != nil {
-		return fmt.Errorf("store the schemas of the tables: %w", err)
-	}
-	return nil
+	return c.announce(ctx, conn, schemas)
 }
 
 // publishTables puts the tables into the publication, and returns the schemas of all and

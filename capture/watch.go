@@ -209,7 +209,7 @@ func (s *session) altered(ctx context.Context, tables []Table) error {
 		if err != nil {
 			return err
 		}
-		return s.c.stream.PutTables(ctx, schemas)
+		return s.c.announce(ctx, conn, schemas)
 	})
 	if err != nil {
 		return fmt.Errorf("look at tables that were altered: %w", err)
