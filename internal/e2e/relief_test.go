@@ -37,10 +37,11 @@ func TestACaptureThatDoesNotReachTheSourceLetsAStandbyWork(t *testing.T) {
 	first.complains("refused")
 	apply := a.apply("apply-1")
 	apply.stands("capture-1", "active", "")
-	a.capture("capture-2")
+	second := a.capture("capture-2")
 	first.logs(leftToStandby)
 	apply.stands("capture-2", "active", "")
 	apply.stands("capture-1", "standby", "")
+	second.copied() // Only then there is a slot, which tells what is applied.
 	r.db.Exec("INSERT INTO items SELECT i, 'v' FROM generate_series(1, 100) i")
 	r.same(apply, "items")
 }
