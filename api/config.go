@@ -41,6 +41,10 @@ type Config struct {
 	// MetricsAddr is the host:port of the HTTP endpoint with /metrics, /healthz and
 	// /readyz. Defaults to none.
 	MetricsAddr string
+	// FlightRecorder is how much of the process's execution trace is kept for
+	// /debug/flightrecorder of the HTTP endpoint from the beginning on. Defaults to
+	// nothing.
+	FlightRecorder time.Duration
 	// Version is shown in the status and in dbmazz_build_info.
 	Version string
 	// ShutdownTimeout bounds the wait for running calls when stopping.
@@ -75,6 +79,9 @@ func (c Config) Validate() error {
 		problems = append(problems, errors.New("the token must not contain white space"))
 	}
 	problems = append(problems, c.checkAddr("gRPC", c.Addr), c.checkAddr("metrics", c.MetricsAddr))
+	if c.FlightRecorder < 0 || c.FlightRecorder > FlightRecorderMax {
+		problems = append(problems, fmt.Errorf("the flight recorder keeps at most %s", FlightRecorderMax))
+	}
 	if c.MaxMessageBytes < 0 || c.MaxConnections < 0 || c.ShutdownTimeout < 0 || c.StatusTimeout < 0 || c.HandshakeTimeout < 0 {
 		problems = append(problems, errors.New("limits and timeouts must not be negative"))
 	}

@@ -54,7 +54,8 @@ func (s *Server) httpHandler() http.Handler {
 		profiles.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		profiles.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		profiles.HandleFunc("/debug/pprof/trace", pprof.Trace)
-		mux.Handle("/debug/pprof/", s.gate.protect(profiles, needCertificate))
+		profiles.Handle(flightPath, s.flight)
+		mux.Handle("/debug/", s.gate.protect(profiles, needCertificate))
 	}
 	return mux
 }

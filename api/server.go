@@ -37,6 +37,7 @@ type Server struct {
 	log      *slog.Logger
 	gate     *gate
 	samples  *sampler
+	flight   *flightRecorder
 
 	ready    chan struct{}
 	stopping chan struct{}
@@ -61,6 +62,7 @@ func New(cfg Config, pipeline Pipeline) (*Server, error) {
 		log:      log,
 		gate:     newGate(cfg.Token, log),
 		samples:  &sampler{pipeline: pipeline, timeout: cfg.StatusTimeout},
+		flight:   &flightRecorder{log: log},
 		ready:    make(chan struct{}),
 		stopping: make(chan struct{}),
 	}, nil
@@ -102,6 +104,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
 	if metrics != nil {
 		group.Go(func() error { return s.serveHTTP(running, metrics, certificates) })
+		group.Go(func() error { s.flight.run(running, s.cfg.FlightRecorder); return nil })
 	}
 	group.Go(func() error { return s.serveGRPC(running, listener, certificates) })
 	group.Go(func() error { s.samples.run(running, sampleInterval); return nil })

@@ -199,7 +199,7 @@ func overrides(c config.Config) []starrocks.Override {
 
 func apiConfig(c config.Config, log *slog.Logger) api.Config {
 	return api.Config{
-		Addr: c.GRPCAddr, Token: c.GRPCToken.Reveal(), Insecure: c.GRPCInsecure, MetricsAddr: c.MetricsAddr,
+		Addr: c.GRPCAddr, Token: c.GRPCToken.Reveal(), Insecure: c.GRPCInsecure, MetricsAddr: c.MetricsAddr, FlightRecorder: c.FlightRecorder,
 		TLSCertFile: c.GRPCTLSCertFile, TLSKeyFile: c.GRPCTLSKeyFile, TLSClientCAFile: c.GRPCTLSClientCAFile,
 		Version: version(), Logger: log,
 	}

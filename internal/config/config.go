@@ -100,6 +100,8 @@ type Config struct {
 	GRPCInsecure        bool
 	// MetricsAddr is host:port, or empty when there is no metrics endpoint.
 	MetricsAddr string
+	// FlightRecorder is how much of the execution trace is kept, zero for none.
+	FlightRecorder time.Duration
 
 	BusDataDir   string
 	BusMaxBytes  int64

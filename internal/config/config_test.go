@@ -47,13 +47,13 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		cfg.SourceType, cfg.SlotName, cfg.PublicationName, cfg.Tables, cfg.SinkType, cfg.SinkURL, cfg.SinkPort,
 		cfg.SinkUser, cfg.SinkPassword.IsZero(), cfg.SinkDeleteMode, len(cfg.SinkBEHosts), cfg.SinkLoadTimeout,
 		cfg.FlushSize, cfg.FlushInterval, cfg.FlushBytes, cfg.MinLoadInterval, cfg.GRPCAddr, cfg.GRPCInsecure,
-		cfg.MetricsAddr, cfg.BusDataDir, cfg.BusMaxBytes, cfg.BusRetention, cfg.LogLevel, cfg.LogFormat,
+		cfg.MetricsAddr, cfg.FlightRecorder, cfg.BusDataDir, cfg.BusMaxBytes, cfg.BusRetention, cfg.LogLevel, cfg.LogFormat,
 		cfg.ShutdownTimeout, cfg.Snapshot)
 	want := fmt.Sprint(
 		"postgres", "dbmazz_slot", "dbmazz_pub", "public.orders", "starrocks", "http://fe.example:8030", 9030,
 		"root", true, "soft", 0, 2*time.Minute,
 		10000, 5*time.Second, 16<<20, 100*time.Millisecond, "127.0.0.1:50051", false,
-		"", "./dbmazz-data", 10<<30, time.Hour, slog.LevelInfo, "text",
+		"", time.Duration(0), "./dbmazz-data", 10<<30, time.Hour, slog.LevelInfo, "text",
 		30*time.Second, "initial")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -72,7 +72,7 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 		"SINK_BE_HOSTS=be1, be2:8040,::1,[::2]:8040", "SINK_LOAD_TIMEOUT_S=7", "FLUSH_SIZE=5", "FLUSH_INTERVAL_MS=6",
 		"FLUSH_BYTES=2 MB", "MIN_LOAD_INTERVAL_MS=0", "GRPC_ADDR=0.0.0.0", "GRPC_PORT=6000", "GRPC_TOKEN=tok",
 		"GRPC_TLS_CERT_FILE=c", "GRPC_TLS_KEY_FILE=k", "GRPC_TLS_CLIENT_CA_FILE=a", "GRPC_INSECURE=true",
-		"METRICS_ADDR=127.0.0.1:9100", "BUS_DATA_DIR=/data", "BUS_MAX_BYTES=1GiB", "BUS_RETENTION=0",
+		"METRICS_ADDR=127.0.0.1:9100", "FLIGHT_RECORDER_S=12", "BUS_DATA_DIR=/data", "BUS_MAX_BYTES=1GiB", "BUS_RETENTION=0",
 		"LOG_LEVEL=WARN", "LOG_FORMAT=json", "SHUTDOWN_TIMEOUT_S=9",
 	})
 	if len(warnings) != 0 {
@@ -82,13 +82,13 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 		cfg.SourceType, cfg.SlotName, cfg.PublicationName, cfg.Tables, cfg.SinkURL, cfg.SinkPort, cfg.SinkDatabase,
 		cfg.SinkUser, cfg.SinkPassword.Reveal(), cfg.SinkDeleteMode, cfg.SinkBEHosts, cfg.SinkLoadTimeout,
 		cfg.FlushSize, cfg.FlushInterval, cfg.FlushBytes, cfg.MinLoadInterval, cfg.GRPCAddr, cfg.GRPCToken.Reveal(),
-		cfg.GRPCTLSCertFile, cfg.GRPCTLSKeyFile, cfg.GRPCTLSClientCAFile, cfg.GRPCInsecure, cfg.MetricsAddr,
+		cfg.GRPCTLSCertFile, cfg.GRPCTLSKeyFile, cfg.GRPCTLSClientCAFile, cfg.GRPCInsecure, cfg.MetricsAddr, cfg.FlightRecorder,
 		cfg.BusDataDir, cfg.BusMaxBytes, cfg.BusRetention, cfg.LogLevel, cfg.LogFormat, cfg.ShutdownTimeout)
 	want := fmt.Sprint(
 		"postgres", "s_1", "My Pub", `public.a,s.b,"We""ird"."Tab,le"`, "https://fe:18030", 19030, "d",
 		"u", hidden, "hard", []string{"be1", "be2:8040", "::1", "[::2]:8040"}, 7*time.Second,
 		5, 6*time.Millisecond, 2_000_000, time.Duration(0), "0.0.0.0:6000", "tok",
-		"c", "k", "a", true, "127.0.0.1:9100",
+		"c", "k", "a", true, "127.0.0.1:9100", 12*time.Second,
 		"/data", 1<<30, time.Duration(0), slog.LevelWarn, "json", 9*time.Second)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -155,6 +155,7 @@ func (c Config) Redacted() []slog.Attr {
 		slog.Bool("grpc_client_ca", c.GRPCTLSClientCAFile != ""),
 		slog.Bool("grpc_insecure", c.GRPCInsecure),
 		slog.String("metrics_addr", c.MetricsAddr),
+		slog.Duration("flight_recorder", c.FlightRecorder),
 		slog.String("bus_data_dir", c.BusDataDir),
 		slog.String("bus_url", c.BusURL),
 		slog.String("bus_listen", c.BusListen),

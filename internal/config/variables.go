@@ -222,6 +222,11 @@ var variables = []variable{
 		doc: "Address of the HTTP endpoint with /metrics, /healthz and /readyz: host:port. Empty means none. The rule of GRPC_ADDR holds.",
 	},
 	{
+		name: "FLIGHT_RECORDER_S", fallback: "0",
+		set: duration(func(c *Config) *time.Duration { return &c.FlightRecorder }, unitSeconds, 0, 60),
+		doc: "Seconds of the execution trace that are kept for /debug/flightrecorder of METRICS_ADDR; 0 keeps none until it is asked for there.",
+	},
+	{
 		name: "BUS_DATA_DIR", fallback: "./dbmazz-data",
 		set: text(func(c *Config) *string { return &c.BusDataDir }),
 		doc: "Folder of the queue. It must survive restarts. An apply process on the same machine finds its capture through it.",
