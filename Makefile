@@ -71,8 +71,20 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s); MATCH chooses some.
 	@$(TOOLBOX) fuzz --time=$(FUZZTIME) --match='$(MATCH)'
 
 .PHONY: bench
-bench: setup-postgres ## Measure the whole pipeline beside pg_recvlogical, 3 minutes; FULL=1 (20 minutes), PARTS, WORKLOADS, ROWS, PAIRS, JSON=file.
+bench: setup-postgres ## Measure the whole pipeline beside pg_recvlogical, 5 minutes; FULL=1 (25 minutes), PARTS, WORKLOADS, ROWS, PAIRS, JSON=file.
 	go run ./internal/bench $(BENCHFLAGS)
+
+.PHONY: bench-backlog
+bench-backlog: setup-postgres ## Measure how fast 10 million rows drain that wait in the log, and in the queue.
+	go run ./internal/bench $(BENCHFLAGS) -full -parts=backlog
+
+.PHONY: bench-tables
+bench-tables: setup-postgres ## Measure one pipeline with 1,000 tables.
+	go run ./internal/bench $(BENCHFLAGS) -full -parts=tables
+
+.PHONY: bench-pipelines
+bench-pipelines: setup-postgres ## Measure 40 pipelines as 40 processes.
+	go run ./internal/bench $(BENCHFLAGS) -full -parts=pipelines
 
 .PHONY: bench-check
 bench-check: setup-postgres ## Fail if a ratio of the quick benchmark has dropped below the recorded one by more than the noise.

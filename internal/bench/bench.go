@@ -139,7 +139,7 @@ func (b *bench) setUp(ctx context.Context) (closeAll func() error, err error) {
 	if err != nil {
 		return closeAll, err
 	}
-	b.sink, err = startSink(context.WithoutCancel(ctx))
+	b.sink, err = startSink(context.WithoutCancel(ctx), b.delay)
 	if b.sink != nil {
 		closers = append(closers, b.sink.close)
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,22 +16,15 @@ import (
 type footprintOf struct {
 	What      string
 	Processes int
-	Start     time.Duration // from the start of the process until it is ready; the longest
+	Start     time.Duration // from the start of a process until it is ready; the longest
 	// ResidentMB, PrivateMB (without the program's file, which processes share) and Millicores are means per process.
 	ResidentMB, PrivateMB, Millicores float64
-}
-
-// snapshotOf is how fast existing rows are copied.
-type snapshotOf struct {
+	// WorstMB and WorstMillicores are those of the process that takes most.
+	WorstMB, WorstMillicores float64
+	// Rows is how many row changes there were, all processes together, and RowsPerSec how many arrived in a second.
 	Rows       int
-	CopyTo     float64 // rows/s of COPY TO of the same table, thrown away
-	RowsPerSec float64 // from the start of the process until all rows are in the sink
-	CPU        float64 // microseconds per row
-	PeakMB     float64
+	RowsPerSec float64
 }
-
-// idleFor is how long a process is watched.
-func (b *bench) idleFor() time.Duration { return max(5*time.Second, b.lasting) }
 
 func small(name string) workload {
 	return workload{
@@ -47,63 +40,93 @@ func (b *bench) footprint(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, command := range []string{"run"} {
-		if err := b.watchIdle(ctx, "idle, one table", []*database{d}, command, nil); err != nil {
-			return err
-		}
+	w, err := b.watch(ctx, []*database{d})
+	defer func() { err = errors.Join(err, w.end(ctx)) }()
+	if err != nil {
+		return err
 	}
-	return nil
+	return w.measure(ctx, "one table, idle", b.idle)
 }
 
-// watchIdle starts a process per database and watches them, while work runs if it is not nil.
-func (b *bench) watchIdle(ctx context.Context, what string, of []*database, command string, work func(context.Context) error) (err error) {
-	f := footprintOf{What: what, Processes: len(of)}
-	var services []*service
+// watched are processes that are looked at together, each with a database.
+type watched struct {
+	*bench
+	trials   []*trial
+	services []*service
+	start    time.Duration
+}
+
+// watch starts a process per database. What it returns has to be ended, whatever the error.
+func (b *bench) watch(ctx context.Context, of []*database) (*watched, error) {
+	w := &watched{bench: b}
+	b.sink.reset(nil)
+	var ready atomic.Int64
+	defer b.during(func() string { return fmt.Sprintf("%d of %d processes are ready", ready.Load(), len(of)) })()
 	for _, d := range of {
-		t, err := b.begin(ctx, d)
+		t, err := b.another(ctx, d)
 		if err != nil {
-			return err
+			return w, err
 		}
-		defer func() { err = errors.Join(err, t.end(ctx)) }()
-		s, err := t.launch(ctx, command)
+		w.trials = append(w.trials, t)
+		s, err := t.launch(ctx, "run")
 		if err != nil {
-			return err
+			return w, err
 		}
 		took, err := s.awaitReady(ctx)
 		if err != nil {
-			return err
+			return w, err
 		}
-		f.Start = max(f.Start, took)
-		services = append(services, s)
+		w.start = max(w.start, took)
+		w.services = append(w.services, s)
+		ready.Add(1)
 	}
+	return w, nil
+}
+
+func (w *watched) end(ctx context.Context) error {
+	var errs []error
+	for _, t := range w.trials {
+		errs = append(errs, t.end(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// idle lets time pass. It makes no row changes.
+func (b *bench) idle(ctx context.Context) (rows int, err error) { return 0, pause(ctx, b.lasting) }
+
+// measure notes what the processes take while work is done, which returns how many row changes it has made. All of them
+// must have arrived by then.
+func (w *watched) measure(ctx context.Context, what string, work func(context.Context) (rows int, err error)) error {
 	// What the start has left over is not idle yet.
-	if err := pause(ctx, 3*time.Second); err != nil {
+	if err := pause(ctx, min(3*time.Second, w.lasting)); err != nil {
 		return err
 	}
-	var before, after time.Duration
-	for _, s := range services {
-		before += cpuOf(s.pid())
+	f := footprintOf{What: what, Processes: len(w.services), Start: w.start}
+	before := make([]time.Duration, len(w.services))
+	for i, s := range w.services {
+		before[i] = cpuOf(s.pid())
 	}
 	began := time.Now()
-	if work != nil {
-		if err := work(ctx); err != nil {
-			return err
-		}
-	} else if err := pause(ctx, b.idleFor()); err != nil {
+	var err error
+	if f.Rows, err = work(ctx); err != nil {
 		return err
 	}
 	took := time.Since(began)
-	var resident, private uint64
-	for _, s := range services {
-		r, _, shared := memoryOf(s.pid())
-		resident, private = resident+r, private+r-shared
-		after += cpuOf(s.pid())
+	f.RowsPerSec = float64(f.Rows) / took.Seconds()
+	for i, s := range w.services {
+		if s.ended() {
+			return fmt.Errorf("%s has ended: %w; see the log", s.name, orZero(s.err))
+		}
+		resident, _, shared := memoryOf(s.pid())
+		cores := 1000 * (cpuOf(s.pid()) - before[i]).Seconds() / took.Seconds()
+		f.ResidentMB += mega(resident) / float64(f.Processes)
+		f.PrivateMB += mega(resident-shared) / float64(f.Processes)
+		f.Millicores += cores / float64(f.Processes)
+		f.WorstMB, f.WorstMillicores = max(f.WorstMB, mega(resident)), max(f.WorstMillicores, cores)
 	}
-	count := float64(len(services))
-	f.ResidentMB, f.PrivateMB = mega(resident)/count, mega(private)/count
-	f.Millicores = 1000 * (after - before).Seconds() / took.Seconds() / count
-	b.say("%s: %.0f MB (%.0f MB private), %.1f millicores, ready after %s", what, f.ResidentMB, f.PrivateMB, f.Millicores, f.Start.Round(time.Millisecond))
-	b.result.Footprint = append(b.result.Footprint, f)
+	w.say("%s: per process %.0f MB (%.0f MB private, %.0f at most), %.1f millicores (%.1f at most), ready after %s; %.0f row changes/s in all",
+		what, f.ResidentMB, f.PrivateMB, f.WorstMB, f.Millicores, f.WorstMillicores, f.Start.Round(time.Millisecond), f.RowsPerSec)
+	w.result.Footprint = append(w.result.Footprint, f)
 	return nil
 }
 
@@ -118,39 +141,84 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// manyTables has one pipeline with many tables, a row of each changing.
+// awaitRows waits until so many rows have arrived.
+func (w *watched) awaitRows(ctx context.Context, rows int) error {
+	return poll(ctx, 5*time.Minute, 10*time.Millisecond, "all row changes to arrive", func(context.Context) (bool, error) {
+		if err := w.sink.fault(); err != nil {
+			return false, err
+		}
+		return w.sink.arrivals().rows >= int64(rows), nil
+	})
+}
+
+// manyTables has one pipeline with many tables, of each of which rows change again and again.
 func (b *bench) manyTables(ctx context.Context) (err error) {
 	w := small("tables")
 	w.tables, w.schema = nil, ""
-	var schema, change strings.Builder
+	var schema strings.Builder
 	for i := range b.tables {
 		name := "t" + strconv.Itoa(i)
 		w.tables = append(w.tables, name)
 		fmt.Fprintf(&schema, "CREATE TABLE %s (id bigint PRIMARY KEY, s text, n bigint);\n", name)
-		fmt.Fprintf(&change, "INSERT INTO %s VALUES (1, 'row', 1);\n", name)
 	}
 	w.schema = schema.String()
+	b.say("tables: make %d tables", b.tables)
 	d, err := b.source.prepare(ctx, w, 1)
 	defer func() { err = errors.Join(err, d.drop(context.WithoutCancel(ctx))) }()
 	if err != nil {
 		return err
 	}
-	return b.watchIdle(ctx, fmt.Sprintf("%d tables, a change of each", b.tables), []*database{d}, "run", func(ctx context.Context) error {
-		conn, err := d.server.Connect(ctx, d.name)
-		if err != nil {
-			return fmt.Errorf("connect: %w", err)
-		}
-		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // Everything is committed.
-		if _, err := conn.Exec(ctx, change.String()); err != nil {
-			return fmt.Errorf("change a row of each table: %w", err)
-		}
-		if d.wants, err = wanted(ctx, conn, w.tables, ""); err != nil {
-			return err
-		}
-		return poll(ctx, 5*time.Minute, 20*time.Millisecond, "a row of each table", func(context.Context) (bool, error) {
-			return b.sink.check(d.wants) == nil, nil
-		})
+	all, err := b.watch(ctx, []*database{d})
+	defer func() { err = errors.Join(err, all.end(ctx)) }()
+	if err != nil {
+		return err
+	}
+	if err := all.measure(ctx, fmt.Sprintf("%d tables, idle", b.tables), b.idle); err != nil {
+		return err
+	}
+	err = all.measure(ctx, fmt.Sprintf("%d tables, a change of each in every transaction", b.tables), func(ctx context.Context) (int, error) {
+		return all.rounds(ctx, d)
 	})
+	if err != nil {
+		return err
+	}
+	return b.compare(ctx, d)
+}
+
+// compare compares the sink with a database as it is now.
+func (b *bench) compare(ctx context.Context, d *database) error {
+	conn, err := d.server.Connect(ctx, d.name)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // It was only read.
+	if d.wants, err = wanted(ctx, conn, d.workload.tables, d.workload.changed); err != nil {
+		return err
+	}
+	return b.sink.check(d.wants)
+}
+
+// rounds inserts a row into each table in one transaction, and another one as soon as it has arrived, for a while.
+func (w *watched) rounds(ctx context.Context, d *database) (rows int, err error) {
+	conn, err := d.server.Connect(ctx, d.name)
+	if err != nil {
+		return 0, fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // Everything is committed.
+	for end, round := time.Now().Add(w.lasting), 1; round == 1 || time.Now().Before(end); round++ {
+		var change strings.Builder
+		for _, table := range d.workload.tables {
+			fmt.Fprintf(&change, "INSERT INTO %s VALUES (%d, 'row', %d);\n", table, round, round)
+		}
+		if _, err := conn.Exec(ctx, change.String()); err != nil {
+			return rows, fmt.Errorf("change a row of each table: %w", err)
+		}
+		rows += len(d.workload.tables)
+		if err := w.awaitRows(ctx, rows); err != nil {
+			return rows, err
+		}
+	}
+	return rows, nil
 }
 
 // opsPerSecond is what each of many pipelines has to do.
@@ -158,7 +226,8 @@ const opsPerSecond = 20
 
 // manyPipelines has many processes, each with a database and a few changes per second.
 func (b *bench) manyPipelines(ctx context.Context) (err error) {
-	var all []*database
+	var of []*database
+	b.say("pipelines: make %d databases", b.pipelines)
 	for i := range b.pipelines {
 		w := small("pipe_" + strconv.Itoa(i))
 		w.tables = []string{"p" + strconv.Itoa(i)}
@@ -168,95 +237,57 @@ func (b *bench) manyPipelines(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		all = append(all, d)
+		of = append(of, d)
+	}
+	all, err := b.watch(ctx, of)
+	defer func() { err = errors.Join(err, all.end(ctx)) }()
+	if err != nil {
+		return err
+	}
+	if err := all.measure(ctx, fmt.Sprintf("%d pipelines, idle", b.pipelines), b.idle); err != nil {
+		return err
 	}
 	what := fmt.Sprintf("%d pipelines, %d changes/s each", b.pipelines, opsPerSecond)
-	return b.watchIdle(ctx, what, all, "run", func(ctx context.Context) error { return b.trickle(ctx, all) })
+	if err := all.measure(ctx, what, func(ctx context.Context) (int, error) { return all.trickle(ctx, of) }); err != nil {
+		return err
+	}
+	for _, d := range of {
+		if err := b.compare(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // trickle makes single changes in all databases in turn.
-func (b *bench) trickle(ctx context.Context, all []*database) error {
-	conns := make([]*pgx.Conn, 0, len(all))
+func (w *watched) trickle(ctx context.Context, of []*database) (rows int, err error) {
+	conns := make([]*pgx.Conn, 0, len(of))
 	defer func() {
 		for _, c := range conns {
 			_ = c.Close(context.WithoutCancel(ctx)) // Everything is committed.
 		}
 	}()
-	for _, d := range all {
+	for _, d := range of {
 		conn, err := d.server.Connect(ctx, d.name)
 		if err != nil {
-			return fmt.Errorf("connect: %w", err)
+			return 0, fmt.Errorf("connect: %w", err)
 		}
 		conns = append(conns, conn)
 	}
 	tick := time.NewTicker(time.Second / opsPerSecond)
 	defer tick.Stop()
-	for end, n := time.Now().Add(b.idleFor()), 1; time.Now().Before(end); n++ {
+	for end, n := time.Now().Add(w.lasting), 1; time.Now().Before(end); n++ {
 		for i, conn := range conns {
-			if _, err := conn.Exec(ctx, "INSERT INTO "+all[i].workload.tables[0]+" VALUES ($1, 'row', $1)", n); err != nil {
-				return fmt.Errorf("insert a row: %w", err)
+			if _, err := conn.Exec(ctx, "INSERT INTO "+of[i].workload.tables[0]+" VALUES ($1, 'row', $1)", n); err != nil {
+				return rows, fmt.Errorf("insert a row: %w", err)
 			}
+			rows++
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return rows, context.Cause(ctx)
 		}
 	}
-	return nil
-}
-
-// snapshot has existing rows copied, and by COPY for comparison.
-func (b *bench) snapshot(ctx context.Context) (err error) {
-	w := insertion("snapshot", 1)
-	w.before, w.load = plainFrom("1", "{rows}"), "SELECT 1"
-	d, err := b.source.prepare(ctx, w, b.copied)
-	defer func() { err = errors.Join(err, d.drop(context.WithoutCancel(ctx))) }()
-	if err != nil {
-		return err
-	}
-	out := snapshotOf{Rows: b.copied + 1}
-	if out.CopyTo, err = copyTo(ctx, d, out.Rows); err != nil {
-		return err
-	}
-	t, err := b.begin(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.end(ctx)) }()
-	b.env = append(b.env, "SNAPSHOT=initial")
-	s, err := t.launch(ctx, "run")
-	b.env = b.env[:len(b.env)-1]
-	if err != nil {
-		return err
-	}
-	err = s.await(ctx, 20*time.Millisecond, "all rows to be copied", func(context.Context) (bool, error) {
-		return b.sink.arrivals().rows >= int64(out.Rows), nil
-	})
-	if err != nil {
-		return err
-	}
-	if err := b.sink.check(d.wants); err != nil {
-		return err
-	}
-	_, peak, _ := memoryOf(s.pid())
-	out.RowsPerSec = float64(out.Rows) / b.sink.arrivals().last.Sub(s.began).Seconds()
-	out.CPU, out.PeakMB = perRow(cpuOf(s.pid()), out.Rows), mega(peak)
-	b.say("snapshot: %.0fk rows/s, %.2f of COPY", out.RowsPerSec/1000, out.RowsPerSec/out.CopyTo)
-	b.result.Snapshot = &out
-	return nil
-}
-
-// copyTo returns the rows per second of COPY TO, whose output goes nowhere.
-func copyTo(ctx context.Context, d *database, rows int) (float64, error) {
-	conn, err := d.server.Connect(ctx, d.name)
-	if err != nil {
-		return 0, fmt.Errorf("connect: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // It was only read.
-	began := time.Now()
-	if _, err := conn.PgConn().CopyTo(ctx, io.Discard, "COPY t TO STDOUT"); err != nil {
-		return 0, fmt.Errorf("copy the table: %w", err)
-	}
-	return float64(rows) / time.Since(began).Seconds(), nil
+	return rows, w.awaitRows(ctx, rows)
 }

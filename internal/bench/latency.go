@@ -22,11 +22,8 @@ type latencyOf struct {
 	Loads int64
 }
 
-// lone are changes with nothing before and after them.
-const (
-	loneChanges = 20
-	loneEvery   = 400 * time.Millisecond
-)
+// loneEvery is the time between lone changes, which have nothing before and after them.
+const loneEvery = 400 * time.Millisecond
 
 // latency writes rows at fixed rates; each row holds when it was made, right before its transaction commits.
 func (b *bench) latency(ctx context.Context) error {
@@ -63,7 +60,7 @@ func (b *bench) paced(ctx context.Context, w workload, rate int) (l latencyOf, e
 	if _, err := s.awaitReady(ctx); err != nil {
 		return l, err
 	}
-	b.sink.reset(true, nil)
+	b.sink.count(true, nil)
 	conn, err := d.server.Connect(ctx, d.name)
 	if err != nil {
 		return l, fmt.Errorf("connect: %w", err)
@@ -77,6 +74,9 @@ func (b *bench) paced(ctx context.Context, w workload, rate int) (l latencyOf, e
 	took := time.Since(began)
 	cores := (cpuOf(s.pid()) - before).Seconds() / took.Seconds()
 	err = s.await(ctx, 10*time.Millisecond, "the last row", func(context.Context) (bool, error) {
+		if err := b.sink.fault(); err != nil {
+			return false, err
+		}
 		return b.sink.arrivals().rows >= int64(rows), nil
 	})
 	if err != nil {
@@ -98,7 +98,7 @@ func (b *bench) write(ctx context.Context, conn *pgx.Conn, rate int) (rows int, 
 	const insert = `INSERT INTO t SELECT j, repeat('x', 160), (extract(epoch from clock_timestamp()) * 1000000)::bigint FROM generate_series($1::bigint, $2::bigint) j`
 	every, lasting := time.Millisecond, b.lasting
 	if rate == 0 {
-		every, lasting = loneEvery, loneChanges*loneEvery
+		every = loneEvery
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()

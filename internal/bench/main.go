@@ -36,6 +36,7 @@ type options struct {
 	record    string
 	noise     float64
 	profile   time.Duration
+	delay     time.Duration
 	env       []string
 	// plain builds dbmazz as other tests do, so that the build cache has most of it.
 	plain bool
@@ -68,23 +69,28 @@ func run(args []string) int {
 	return 0
 }
 
-// The sizes of a run that takes about three minutes, and of one that takes about twenty.
+// The sizes of a run that takes about five minutes on an idle machine, and of one that takes about twenty-five. The workloads
+// are sized so that on two cores each way of reading takes three seconds at least; what comes before is then a small part.
 var (
-	quick = options{rows: 100_000, pairs: 1, lasting: 6 * time.Second, backlog: 300_000, copied: 300_000, pipelines: 4, tables: 100}
-	full  = options{rows: 300_000, pairs: 5, lasting: 20 * time.Second, backlog: 3_000_000, copied: 2_000_000, pipelines: 40, tables: 1000}
+	quick = options{
+		parts: "footprint,throughput,latency,backlog,snapshot,tables,pipelines", workloads: "insert-1,insert-100,update,delete",
+		rows: 1_000_000, pairs: 1, lasting: 6 * time.Second, backlog: 500_000, copied: 1_000_000, pipelines: 4, tables: 100,
+	}
+	// Those parts that are about large numbers of something are left to runs of their own; see the Makefile.
+	full = options{
+		parts: "footprint,throughput,latency,snapshot", workloads: "insert-1,insert-100,insert-10000,insert-million,update,delete,pgbench,wide,json,hot",
+		rows: 1_000_000, pairs: 5, lasting: 15 * time.Second, backlog: 10_000_000, copied: 4_000_000, pipelines: 40, tables: 1000,
+	}
 )
-
-// quickWorkloads are those of a short run.
-const quickWorkloads = "insert-1,insert-100,update,delete"
 
 func parse(args []string) (options, error) {
 	var o options
 	var rates, env string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.BoolVar(&o.full, "full", false, "the long run: all workloads, five pairs, larger sizes")
-	flags.StringVar(&o.parts, "parts", strings.Join(allParts(), ","), "what to measure")
-	flags.StringVar(&o.workloads, "workloads", "", "workloads of the throughput part (default "+quickWorkloads+"; with -full, or for \"all\", all of "+strings.Join(workloadNames(), ",")+")")
-	flags.IntVar(&o.rows, "rows", 0, "row changes of a workload")
+	flags.BoolVar(&o.full, "full", false, "the long run: more workloads, five pairs, larger sizes; the parts backlog, tables and pipelines only if -parts names them")
+	flags.StringVar(&o.parts, "parts", "", "what to measure (default "+quick.parts+"; with -full "+full.parts+"; for \"all\" all)")
+	flags.StringVar(&o.workloads, "workloads", "", "workloads of the throughput part (default "+quick.workloads+"; with -full "+full.workloads+"; for \"all\" all: "+strings.Join(workloadNames(), ",")+")")
+	flags.IntVar(&o.rows, "rows", 0, "row changes that a workload's share is of (default 1000000)")
 	flags.IntVar(&o.pairs, "pairs", 0, "how often each workload is measured; medians are shown")
 	flags.StringVar(&rates, "rates", "1000,10000,50000", "rows per second of the latency part")
 	flags.DurationVar(&o.lasting, "lasting", 0, "how long each rate is kept")
@@ -99,6 +105,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.record, "record", "", "file that gets the figures for later -check")
 	flags.Float64Var(&o.noise, "noise", 0.25, "with -record: how far a ratio may drop, as a part of it")
 	flags.DurationVar(&o.profile, "profile", 0, "take a processor profile of so long, and one of allocations after it, of every dbmazz, into the folder")
+	flags.DurationVar(&o.delay, "delay", 0, "how long the sink takes for a load at least")
 	flags.StringVar(&env, "env", "", "more variables for dbmazz, as NAME=VALUE, separated by blanks")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -115,6 +122,17 @@ func parse(args []string) (options, error) {
 		o.rates = append(o.rates, n)
 	}
 	return o, o.complete()
+}
+
+// chosen returns a list that was given, or the one that holds otherwise.
+func chosen(given, otherwise string, all []string) string {
+	switch given {
+	case "":
+		return otherwise
+	case "all":
+		return strings.Join(all, ",")
+	}
+	return given
 }
 
 // complete fills in what was not given, and checks the rest.
@@ -152,12 +170,8 @@ func (o *options) complete() error {
 	if o.noise <= 0 || o.noise >= 1 {
 		return fmt.Errorf("-noise %v: want a part of one, such as 0.25", o.noise)
 	}
-	if o.workloads == "" && !o.full {
-		o.workloads = quickWorkloads
-	}
-	if o.workloads == "" || o.workloads == "all" {
-		o.workloads = strings.Join(workloadNames(), ",")
-	}
+	o.parts = chosen(o.parts, sizes.parts, allParts())
+	o.workloads = chosen(o.workloads, sizes.workloads, workloadNames())
 	for name := range strings.SplitSeq(o.workloads, ",") {
 		if _, ok := workloadNamed(name); !ok {
 			return fmt.Errorf("-workloads: there is no %q; want some of %s", name, strings.Join(workloadNames(), ", "))

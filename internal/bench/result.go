@@ -113,7 +113,7 @@ func megabytes(m *measured) float64 { return float64(m.Bytes) / 1e6 / m.Wall.Sec
 func (r *runsOf) brief(n int) string {
 	var words []string
 	for _, way := range []string{wayRecv, wayBare, wayOne, wayCapture, wayDrain, waySplit} {
-		if len(r.Ways[way]) > n {
+		if len(r.Ways[way]) > n && r.Ways[way][n].Rows > 0 {
 			m := &r.Ways[way][n]
 			words = append(words, fmt.Sprintf("%s %.0fk/s %.2fus", way, rate(m)/1000, cpu(m)))
 		}

@@ -62,7 +62,7 @@ func (t *sunk) sums() (s sums) {
 		if row.alive {
 			s.Rows++
 			s.IDs += int64(id)
-			s.Numbers += row.n
+			s.Numbers += row.n % numberModulus
 			s.Bytes += int64(row.bytes)
 		}
 	}

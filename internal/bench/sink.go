@@ -46,11 +46,13 @@ type sink struct {
 	timed          bool
 	faulty         error // the first load that was refused
 	buffers, parts sync.Pool
+	// delay is how long a load takes at least.
+	delay time.Duration
 }
 
-func startSink(ctx context.Context) (*sink, error) {
-	s := &sink{password: rand.Text()}
-	s.reset(false, nil)
+func startSink(ctx context.Context, delay time.Duration) (*sink, error) {
+	s := &sink{password: rand.Text(), delay: delay}
+	s.count(false, nil)
 	var err error
 	if s.standin, err = starrockstest.New(starrockstest.Options{User: sinkUser, Password: s.password, NoStore: true}); err != nil {
 		return nil, err
@@ -108,19 +110,25 @@ func (s *sink) env() []string {
 	}
 }
 
-// reset forgets all tables and figures. With timed the sink notes how old each row is by its column n, which holds
-// microseconds since 1970.
-func (s *sink) reset(timed bool, onFirst func()) {
+// reset removes all tables and forgets all figures. onFirst, if there is one, is called after the first load.
+func (s *sink) reset(onFirst func()) {
+	s.count(false, onFirst)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name := range s.tables {
-		if err := s.standin.Exec("DROP TABLE " + sinkDatabase + "." + name); err != nil {
-			s.faulty = err
-		}
+	// Tables that never had a row are among them.
+	for _, name := range s.standin.Tables() {
+		s.faulty = errors.Join(s.faulty, s.standin.Exec("DROP TABLE "+name))
 	}
+}
+
+// count forgets all figures and what the tables hold. With timed the sink notes how old each row is by its column n,
+// which holds microseconds since 1970.
+func (s *sink) count(timed bool, onFirst func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.tables, s.labels = map[string]*sunk{}, map[string]bool{}
 	s.first, s.last, s.rows, s.atFirst, s.bytes = time.Time{}, time.Time{}, 0, 0, 0
-	s.timed, s.onFirst, s.late = timed, onFirst, nil
+	s.timed, s.onFirst, s.late, s.faulty = timed, onFirst, nil, nil
 }
 
 func (s *sink) redirect(w http.ResponseWriter, r *http.Request) {
@@ -144,7 +152,9 @@ func (s *sink) redirect(w http.ResponseWriter, r *http.Request) {
 // load takes one Stream Load.
 func (s *sink) load(w http.ResponseWriter, r *http.Request) {
 	label := r.Header.Get("label")
-	rows, bytes, err := s.take(r, label)
+	timer := time.NewTimer(s.delay)
+	defer timer.Stop()
+	rows, bytes, err := s.take(r, label, timer.C)
 	if err != nil {
 		s.mu.Lock()
 		if s.faulty == nil {
@@ -158,8 +168,8 @@ func (s *sink) load(w http.ResponseWriter, r *http.Request) {
 		`"NumberFilteredRows":0,"NumberUnselectedRows":0,"LoadBytes":%d}`, label, rows, rows, bytes)
 }
 
-// take reads, checks and applies a body.
-func (s *sink) take(r *http.Request, label string) (rows, size int, err error) {
+// take reads, checks and applies a body, not before the time has come.
+func (s *sink) take(r *http.Request, label string, due <-chan time.Time) (rows, size int, err error) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	user, password, ok := r.BasicAuth()
 	switch {
@@ -198,6 +208,7 @@ func (s *sink) take(r *http.Request, label string) (rows, size int, err error) {
 		return 0, 0, err
 	}
 	defer func() { s.parts.Put(arrivals) }() //nolint:staticcheck // As above.
+	<-due
 	return len(arrivals), len(text), s.commit(table, label, arrivals, len(text))
 }
 
@@ -276,12 +287,18 @@ func (s *sink) delays() []int32 {
 	return slices.Clone(s.late)
 }
 
+// fault returns the first load that was refused since the last reset.
+func (s *sink) fault() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faulty
+}
+
 // check compares the tables with what the source has.
 func (s *sink) check(wants map[string]sums) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := []error{s.faulty}
-	s.faulty = nil
 	for name, want := range wants {
 		var got sums
 		if t := s.tables[name]; t != nil {

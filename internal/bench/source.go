@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,7 +52,7 @@ type database struct {
 	workload workload
 	name     string
 	rows     int // row changes, with the mark
-	// mark is where the log was before the last transaction, end after it.
+	// mark is where the log was before the last transaction, end right after it.
 	mark, end string
 	wants     map[string]sums
 }
@@ -94,20 +95,25 @@ func (d *database) create(ctx context.Context, w workload, changes int) error {
 	if _, err := conn.Exec(ctx, w.statement(w.mark, changes)); err != nil {
 		return fmt.Errorf("make the last change: %w", err)
 	}
-	if _, err := conn.Exec(ctx, "CHECKPOINT"); err != nil {
-		return fmt.Errorf("write what is dirty: %w", err)
-	}
+	// What a checkpoint writes after it is confirmed only once the server tells of it, which may take seconds.
 	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&d.end); err != nil {
 		return fmt.Errorf("ask for the position: %w", err)
+	}
+	if _, err := conn.Exec(ctx, "CHECKPOINT"); err != nil {
+		return fmt.Errorf("write what is dirty: %w", err)
 	}
 	d.wants, err = wanted(ctx, conn, w.tables, w.changed)
 	return err
 }
 
-// sums are what source and sink are compared by.
+// sums are what source and sink are compared by. Numbers are added up by what is left of each after a division, so that
+// no number of rows with times in them is too much for 64 bits.
 type sums struct {
 	Rows, IDs, Numbers, Bytes int64
 }
+
+// numberModulus is what the numbers are divided by. Both Go and PostgreSQL give the rest the sign of the number.
+const numberModulus = 1_000_000_007
 
 // wanted asks for the sums of tables.
 func wanted(ctx context.Context, conn *pgx.Conn, tables []string, where string) (map[string]sums, error) {
@@ -117,7 +123,7 @@ func wanted(ctx context.Context, conn *pgx.Conn, tables []string, where string) 
 	wants := map[string]sums{}
 	for _, table := range tables {
 		var s sums
-		query := "SELECT count(*), coalesce(sum(id), 0)::bigint, coalesce(sum(n), 0)::bigint, coalesce(sum(octet_length(s)), 0) FROM " + table + " WHERE " + where
+		query := "SELECT count(*), coalesce(sum(id), 0)::bigint, coalesce(sum(n % " + strconv.Itoa(numberModulus) + "), 0)::bigint, coalesce(sum(octet_length(s)), 0) FROM " + table + " WHERE " + where
 		if err := conn.QueryRow(ctx, query).Scan(&s.Rows, &s.IDs, &s.Numbers, &s.Bytes); err != nil {
 			return nil, fmt.Errorf("sum up table %s: %w", table, err)
 		}

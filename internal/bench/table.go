@@ -79,9 +79,10 @@ func (r *result) footprint(out *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(out, "\nWith little to do, per process; the binary has %.0f MB:\n\n", r.BinaryMB)
-	row(out, "what", "resident MB", "of that private", "millicores", "ready after ms")
-	row(out, strings.Split(strings.Repeat("---,", 4)+"---", ",")...)
+	row(out, "what", "resident MB", "of that private", "MB of the largest", "millicores", "of the busiest", "ready after ms, the longest", "row changes/s, all together")
+	row(out, strings.Split(strings.Repeat("---,", 7)+"---", ",")...)
 	for _, f := range r.Footprint {
-		row(out, f.What, fmt.Sprintf("%.0f", f.ResidentMB), fmt.Sprintf("%.0f", f.PrivateMB), fmt.Sprintf("%.1f", f.Millicores), fmt.Sprint(f.Start.Milliseconds()))
+		row(out, f.What, fmt.Sprintf("%.0f", f.ResidentMB), fmt.Sprintf("%.0f", f.PrivateMB), fmt.Sprintf("%.0f", f.WorstMB),
+			fmt.Sprintf("%.1f", f.Millicores), fmt.Sprintf("%.1f", f.WorstMillicores), fmt.Sprint(f.Start.Milliseconds()), number("%.0f", f.RowsPerSec))
 	}
 }

@@ -35,7 +35,7 @@ const (
 func (b *bench) throughput(ctx context.Context) error {
 	for name := range strings.SplitSeq(b.workloads, ",") {
 		w, _ := workloadNamed(name) // It was checked before.
-		if err := b.measure(ctx, w, b.rows, b.pairs, b.options.full); err != nil {
+		if err := b.measure(ctx, w, b.rows, b.pairs, b.options.full && w.split); err != nil {
 			return fmt.Errorf("workload %s: %w", w.name, err)
 		}
 	}
@@ -46,7 +46,9 @@ func (b *bench) throughput(ctx context.Context) error {
 func (b *bench) measure(ctx context.Context, w workload, rows, pairs int, split bool) (err error) {
 	changes := w.changes(rows)
 	b.say("%s: make %d row changes", w.name, changes)
+	made := b.during(b.making(ctx))
 	d, err := b.source.prepare(ctx, w, changes)
+	made()
 	defer func() { err = errors.Join(err, d.drop(context.WithoutCancel(ctx))) }()
 	if err != nil {
 		return err
@@ -98,14 +100,20 @@ type trial struct {
 	processes []*service
 }
 
+// begin makes a trial, and the sink empty.
 func (b *bench) begin(ctx context.Context, d *database) (*trial, error) {
+	b.sink.reset(nil)
+	return b.another(ctx, d)
+}
+
+// another makes a trial beside others.
+func (b *bench) another(ctx context.Context, d *database) (*trial, error) {
 	t := &trial{bench: b, d: d}
 	var err error
 	if t.folder, err = b.folder(); err != nil {
 		return nil, err
 	}
 	t.slot = fmt.Sprintf("bench_run_%d", b.folders)
-	b.sink.reset(false, nil)
 	return t, d.slot(ctx, t.slot)
 }
 
@@ -129,7 +137,11 @@ func (t *trial) end(ctx context.Context) error {
 
 // awaitSink waits until the server is told that the sink has everything, and compares.
 func (t *trial) awaitSink(ctx context.Context) error {
+	defer t.during(t.sinking)()
 	err := t.processes[0].await(ctx, 20*time.Millisecond, "the sink to have all changes", func(ctx context.Context) (bool, error) {
+		if err := t.sink.fault(); err != nil {
+			return false, err
+		}
 		return t.d.confirmed(ctx, t.slot)
 	})
 	if err != nil {
@@ -239,6 +251,7 @@ func (b *bench) staged(ctx context.Context, d *database, runs *runsOf) (err erro
 // awaitQueue waits until the queue has everything. A look at the metrics costs work, so it begins once the server has
 // sent everything.
 func (t *trial) awaitQueue(ctx context.Context, sender walsender, capture *service) error {
+	defer t.during(t.queueing(ctx, capture))()
 	err := capture.await(ctx, 5*time.Millisecond, "the server to send everything", func(ctx context.Context) (bool, error) {
 		return t.d.sent(ctx, sender.pid)
 	})
@@ -254,7 +267,7 @@ func (t *trial) awaitQueue(ctx context.Context, sender walsender, capture *servi
 // drain starts apply, and measures from its first load on what it does.
 func (t *trial) drain(ctx context.Context) (m measured, err error) {
 	first := make(chan struct{})
-	t.sink.reset(false, func() { close(first) })
+	t.sink.reset(func() { close(first) })
 	apply, err := t.launch(ctx, "apply")
 	if err != nil {
 		return m, err
@@ -280,12 +293,15 @@ func (t *trial) drain(ctx context.Context) (m measured, err error) {
 	used, err := apply.since(ctx)
 	_, peak, _ := memoryOf(apply.pid())
 	m = measured{Rows: t.d.rows - int(before), Wall: a.last.Sub(began), CPU: used.cpu, Mallocs: used.mallocs, Bytes: a.bytes, Peak: peak}
+	if m.Wall <= 0 {
+		// Everything was in the first load.
+		m = measured{}
+	}
 	return m, err
 }
 
 // drains measures what is waiting in the log, and in the queue.
 func (b *bench) drains(ctx context.Context) error {
-	w, _ := workloadNamed("insert-100") // It is there.
-	w.name = "backlog"
+	w := insertion("backlog", 100, 100)
 	return b.measure(ctx, w, b.backlog, 1, false)
 }

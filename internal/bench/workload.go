@@ -19,6 +19,8 @@ type workload struct {
 	size         int
 	// share is how many of the row changes of the command line it makes, in percent.
 	share int
+	// split has it read by two processes too, in the long run: one workload tells what that costs.
+	split bool
 	// exact is the number of row changes where it does not depend on the command line.
 	exact int
 	// mark is one more transaction of one row; a run is over when it has arrived.
@@ -47,9 +49,9 @@ func loop(statements string) string {
 }
 
 // insertion makes rows in transactions of a size.
-func insertion(name string, size int) workload {
+func insertion(name string, size, share int) workload {
 	return workload{
-		name: name, tables: []string{"t"}, schema: plainTable, size: size, share: 100, mark: plainMark,
+		name: name, tables: []string{"t"}, schema: plainTable, size: size, share: share, mark: plainMark, split: size == 100,
 		load: loop(plainFrom("(i - 1) * {size} + 1", "i * {size}")),
 	}
 }
@@ -63,7 +65,7 @@ func wide() workload {
 		values = append(values, fmt.Sprintf("'v%d ' || j", i))
 	}
 	return workload{
-		name: "wide", tables: []string{"t"}, size: 100, share: 10,
+		name: "wide", tables: []string{"t"}, size: 100, share: 15,
 		schema: `CREATE TABLE t (id bigint PRIMARY KEY, s text, n bigint, ` + strings.Join(columns, ", ") + `)`,
 		load: loop(`INSERT INTO t SELECT j, 'row ' || j, j * 7, ` + strings.Join(values, ", ") +
 			` FROM generate_series((i - 1) * {size} + 1, i * {size}) j;`),
@@ -74,7 +76,7 @@ func wide() workload {
 // pgbench makes the transactions of the program of that name: three updates and an insert.
 func pgbench() workload {
 	return workload{
-		name: "pgbench", tables: []string{"accounts", "tellers", "branches", "history"}, size: 4, share: 100,
+		name: "pgbench", tables: []string{"accounts", "tellers", "branches", "history"}, size: 4, share: 80,
 		schema: `CREATE TABLE accounts (id bigint PRIMARY KEY, bid int, n bigint, s text);
 CREATE TABLE tellers (id bigint PRIMARY KEY, bid int, n bigint, s text);
 CREATE TABLE branches (id bigint PRIMARY KEY, n bigint, s text);
@@ -91,9 +93,9 @@ INSERT INTO history VALUES (i, 1 + i % 10, 1, 1 + (i * 7919) % 100000, i, now(),
 }
 
 var workloads = []workload{
-	insertion("insert-1", 1),
-	insertion("insert-100", 100),
-	insertion("insert-10000", 10_000),
+	insertion("insert-1", 1, 60),
+	insertion("insert-100", 100, 100),
+	insertion("insert-10000", 10_000, 60),
 	{
 		name: "insert-million", tables: []string{"t"}, schema: plainTable, size: 1, exact: 1_000_000, mark: plainMark,
 		load: plainFrom("1", "{rows}"),
@@ -108,7 +110,7 @@ var workloads = []workload{
 	wide(),
 	{
 		// Documents of 8 KB.
-		name: "json", tables: []string{"t"}, size: 100, share: 3,
+		name: "json", tables: []string{"t"}, size: 100, share: 6,
 		schema: `CREATE TABLE t (id bigint PRIMARY KEY, n bigint, s text, doc jsonb)`,
 		load: loop(`INSERT INTO t SELECT j, j * 7, 'doc ' || j, (SELECT jsonb_object_agg('field ' || k, md5((j * k)::text)) FROM generate_series(1, 165) k)
 FROM generate_series((i - 1) * {size} + 1, i * {size}) j;`),
@@ -123,7 +125,7 @@ FROM generate_series((i - 1) * {size} + 1, i * {size}) j;`),
 
 func deletion(name string, hard bool) workload {
 	return workload{
-		name: name, tables: []string{"t"}, schema: plainTable, size: 100, share: 100, before: plainFrom("1", "{rows}"), mark: plainMark, hard: hard,
+		name: name, tables: []string{"t"}, schema: plainTable, size: 100, share: 150, before: plainFrom("1", "{rows}"), mark: plainMark, hard: hard,
 		load: loop(`DELETE FROM t WHERE id BETWEEN (i - 1) * {size} + 1 AND i * {size};`),
 	}
 }
