@@ -14,7 +14,7 @@ import (
 const (
 	DefaultMaxBytes   = 10 << 30
 	DefaultWindow     = 32
-	DefaultFetchBytes = 16 << 20
+	DefaultFetchBytes = 8 << 20
 
 	// MinMaxBytes leaves room for a few frames of the largest ordinary size and
 	// for the last complete frame, which is never purged.
@@ -94,7 +94,7 @@ type Config struct {
 	// way. Defaults to 32 MiB.
 	WindowBytes int
 	// FetchBytes bounds what is delivered to a consumer ahead of its Next. The
-	// server's largest message always fits. Defaults to 16 MiB; above 48 MiB the
+	// server's largest message always fits. Defaults to 8 MiB; above 48 MiB the
 	// server's delivery collapses, so that is refused.
 	FetchBytes int
 

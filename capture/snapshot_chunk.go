@@ -15,7 +15,7 @@ import (
 )
 
 // chunkBytes bounds a chunk in memory, besides one row.
-const chunkBytes = 16 << 20
+const chunkBytes = 8 << 20
 
 // chunkBytes is that bound where little may wait in the stream. The caller holds the lock.
 func (n *snapshots) chunkBytes() int {
