@@ -142,6 +142,10 @@ func bare(ctx context.Context, args []string, in io.Reader, out io.Writer) error
 	if version < 14 {
 		protocol = "proto_version '1'"
 	}
+	// A write that took long has left a reader behind, which would take the first rows.
+	if err := conn.SyncConn(ctx); err != nil {
+		return fmt.Errorf("take the connection: %w", err)
+	}
 	hijacked, err := conn.Hijack()
 	if err != nil {
 		return fmt.Errorf("take the connection: %w", err)
