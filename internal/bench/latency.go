@@ -89,7 +89,7 @@ func (b *bench) paced(ctx context.Context, w workload, rate int) (l latencyOf, e
 		return l, err
 	}
 	l = percentiles(b.sink.delays())
-	l.Rate, l.Rows, l.Reached, l.Cores = rate, rows, float64(rows)/took.Seconds(), cores
+	l.Rate, l.Rows, l.Reached, l.Cores, l.Loads = rate, rows, float64(rows)/took.Seconds(), cores, b.sink.arrivals().loads
 	return l, nil
 }
 

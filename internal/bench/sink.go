@@ -40,7 +40,7 @@ type sink struct {
 	// first and last are when loads were done; atFirst is how many rows had arrived by then.
 	first, last    time.Time
 	rows, atFirst  int64
-	bytes          int64
+	bytes, loads   int64
 	onFirst        func()
 	late           []int32 // microseconds from the time in n to the end of the load
 	timed          bool
@@ -127,7 +127,7 @@ func (s *sink) count(timed bool, onFirst func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tables, s.labels = map[string]*sunk{}, map[string]bool{}
-	s.first, s.last, s.rows, s.atFirst, s.bytes = time.Time{}, time.Time{}, 0, 0, 0
+	s.first, s.last, s.rows, s.atFirst, s.bytes, s.loads = time.Time{}, time.Time{}, 0, 0, 0, 0
 	s.timed, s.onFirst, s.late, s.faulty = timed, onFirst, nil, nil
 }
 
@@ -257,6 +257,7 @@ func (s *sink) commit(t *sunk, label string, rows []arrived, size int) error {
 	}
 	s.rows += int64(len(rows))
 	s.bytes += int64(size)
+	s.loads++
 	s.last = now
 	if s.first.IsZero() {
 		s.first, s.atFirst = now, s.rows
@@ -271,13 +272,13 @@ func (s *sink) commit(t *sunk, label string, rows []arrived, size int) error {
 type arrivals struct {
 	first, last   time.Time
 	rows, atFirst int64
-	bytes         int64
+	bytes, loads  int64
 }
 
 func (s *sink) arrivals() arrivals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return arrivals{first: s.first, last: s.last, rows: s.rows, atFirst: s.atFirst, bytes: s.bytes}
+	return arrivals{first: s.first, last: s.last, rows: s.rows, atFirst: s.atFirst, bytes: s.bytes, loads: s.loads}
 }
 
 // delays returns how late each row was, in microseconds, in the order of arrival.

@@ -17,6 +17,7 @@ type measured struct {
 	CPU, Walsender time.Duration
 	// Bytes are those of the messages from the server, or of the bodies to the sink.
 	Bytes   int64
+	Loads   int64 // of the sink
 	Mallocs float64
 	Peak    uint64 // bytes of memory, of the largest process
 }
@@ -176,7 +177,7 @@ func (b *bench) together(ctx context.Context, d *database) (m measured, err erro
 
 // account sums up what the processes have used until everything had arrived.
 func (t *trial) account(ctx context.Context, sender walsender, until time.Time, processes ...*service) (measured, error) {
-	m := measured{Rows: t.d.rows, Wall: until.Sub(sender.began), Walsender: sender.used(), Bytes: t.sink.arrivals().bytes}
+	m := measured{Rows: t.d.rows, Wall: until.Sub(sender.began), Walsender: sender.used(), Bytes: t.sink.arrivals().bytes, Loads: t.sink.arrivals().loads}
 	for _, s := range processes {
 		used, err := s.since(ctx)
 		if err != nil {
@@ -292,7 +293,7 @@ func (t *trial) drain(ctx context.Context) (m measured, err error) {
 	a := t.sink.arrivals()
 	used, err := apply.since(ctx)
 	_, peak, _ := memoryOf(apply.pid())
-	m = measured{Rows: t.d.rows - int(before), Wall: a.last.Sub(began), CPU: used.cpu, Mallocs: used.mallocs, Bytes: a.bytes, Peak: peak}
+	m = measured{Rows: t.d.rows - int(before), Wall: a.last.Sub(began), CPU: used.cpu, Mallocs: used.mallocs, Bytes: a.bytes, Loads: a.loads, Peak: peak}
 	if m.Wall <= 0 {
 		// Everything was in the first load.
 		m = measured{}
