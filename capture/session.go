@@ -87,6 +87,11 @@ func (c *Capture) run(ctx context.Context, st *start) (err error) {
 		return err
 	}
 	defer c.closeSpool(spool)
+	// A write that took long has left a reader in the background, which would take a part
+	// of what the server sends next.
+	if err := st.conn.SyncConn(ctx); err != nil {
+		return fmt.Errorf("start replication: %w", err)
+	}
 	hijacked, err := st.conn.Hijack()
 	if err != nil {
 		return fmt.Errorf("start replication: %w", err)
