@@ -63,6 +63,7 @@ type Capture struct {
 type wants struct {
 	reply bool // a keepalive, to learn where the server is
 	idle  bool // an idle advance now instead of at the next interval
+	anew  bool // another session, see errPartitions
 }
 
 // New returns a capture that has done nothing yet.
@@ -170,6 +171,7 @@ func (c *Capture) ask(w wants) {
 	c.mu.Lock()
 	c.wants.reply = c.wants.reply || w.reply
 	c.wants.idle = c.wants.idle || w.idle
+	c.wants.anew = c.wants.anew || w.anew
 	c.mu.Unlock()
 	notify(c.wake)
 }

@@ -88,6 +88,10 @@ func (c *Capture) review(ctx context.Context) error {
 			c.leftOut(ctx, found.left)
 			return nil
 		}
+		if found.misknown(before) {
+			c.ask(wants{anew: true}) // Its start takes them in.
+			return nil
+		}
 		return c.alter(ctx, conn, a)
 	})
 }

@@ -47,6 +47,9 @@ func (s *session) answer(ctx context.Context, due bool, interval time.Duration) 
 	wanted := c.wants
 	c.wants = wants{}
 	c.mu.Unlock()
+	if wanted.anew {
+		return errPartitions
+	}
 	s.mu.Lock()
 	ping := s.ping
 	s.ping = false

@@ -24,6 +24,11 @@ type shape struct {
 	// Files has the relfilenode of the table or of each of its partitions. Another
 	// one means that every row was written anew.
 	Files map[uint32]uint32 `json:"files,omitempty"`
+	// Parts has the transaction that made each table beneath a partitioned one a part of
+	// it, and the partitioned table itself. It is empty if the table is not partitioned,
+	// or was looked at by a version that did not keep it.
+	Parts map[uint32]uint32 `json:"parts,omitempty"`
+	parts []part
 }
 
 type shapeColumn struct {
@@ -75,7 +80,7 @@ WHERE (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regc
 	if err != nil {
 		return nil, fmt.Errorf("look up the files of %s: %w", r.table, err)
 	}
-	return s, nil
+	return s, s.readParts(ctx, conn, r.table)
 }
 
 // equal reports whether there is nothing to remember.
@@ -85,7 +90,7 @@ func (s *shape) equal(o *shape) bool {
 		return a == b
 	}
 	return s.OID == o.OID && slices.EqualFunc(s.Columns, o.Columns, same) && slices.Equal(s.Key, o.Key) &&
-		slices.Equal(s.Gone, o.Gone) && maps.Equal(s.Files, o.Files)
+		slices.Equal(s.Gone, o.Gone) && maps.Equal(s.Files, o.Files) && maps.Equal(s.Parts, o.Parts)
 }
 
 // follow takes over what only the shape before knows.
@@ -143,7 +148,7 @@ func (s *shape) staleRows(before *shape) string {
 	if !slices.Equal(s.Key, before.Key) {
 		return "the key was changed"
 	}
-	return ""
+	return s.attached(before)
 }
 
 // sameText tells that a value of one type, cast to the other, is the same value and is
@@ -168,6 +173,10 @@ type recopy struct {
 type findings struct {
 	shapes map[string]*shape // to remember, by table
 	again  []recopy
+	// notes tell what is not made up for.
+	notes []note
+	// moved tells that partitions were attached or detached.
+	moved bool
 }
 
 // observe compares what a table looks like with what is remembered of it, nil if that is
@@ -182,8 +191,10 @@ func (f *findings) observe(t *tableInfo, now, before *shape) {
 		return
 	}
 	f.shapes[t.table.String()] = now
+	f.moved = f.moved || now.moved(before)
 	// A row of a table without a key is a change as it was then.
 	if t.appends() {
+		f.noteAttached(t.table, now, before)
 		return
 	}
 	if before.OID != now.OID {
@@ -217,6 +228,7 @@ func (c *Capture) act(ctx context.Context, rec *record, f *findings) error {
 	if len(f.shapes) == 0 {
 		return nil
 	}
+	f.say(ctx, c.log)
 	if err := c.snapshots.renew(ctx, f.again, rec.get().Published); err != nil {
 		return err
 	}

@@ -172,7 +172,11 @@ func (c *Capture) compareShapes(ctx context.Context, conn *pgx.Conn, version int
 		if err != nil {
 			return nil, err
 		}
-		f.observe(&infos[i], now, id.shape(infos[i].table.String()))
+		before := id.shape(infos[i].table.String())
+		f.observe(&infos[i], now, before)
+		if err := f.noteDetached(ctx, conn, infos[i].table, now, before); err != nil {
+			return nil, err
+		}
 	}
 	return f, nil
 }

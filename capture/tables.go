@@ -51,6 +51,9 @@ func (c *Capture) SetTables(ctx context.Context, selection Selection, keep func(
 		if len(found.infos) == 0 {
 			return nothingMatches()
 		}
+		if found.misknown(before) {
+			defer c.ask(wants{anew: true})
+		}
 		return c.alter(ctx, conn, &alteration{
 			found: found, removed: difference(before, found.tables()), record: rec,
 			keep: func(ctx context.Context) error {

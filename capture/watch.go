@@ -87,6 +87,9 @@ func (s *session) look(ctx context.Context, conn *pgx.Conn, tables []Table) erro
 		return err
 	}
 	s.desk.renewed(f.again)
+	if f.moved {
+		return errPartitions
+	}
 	return nil
 }
 
@@ -96,10 +99,11 @@ type watched struct {
 	hash string
 }
 
-const watchQuery = `
+var watchQuery = `
 SELECT COALESCE(c.oid, 0), COALESCE((SELECT md5(string_agg(concat_ws(' ', attnum, attname, atttypid, atttypmod, attnotnull, atthasmissing), ',' ORDER BY attnum))
   FROM pg_attribute a WHERE a.attrelid = c.oid AND attnum > 0 AND NOT attisdropped), '')
   || COALESCE((SELECT string_agg(indexrelid::text, ',' ORDER BY indexrelid) FROM pg_index i WHERE i.indrelid = c.oid AND (indisprimary OR indisreplident)), '')
+  || COALESCE((WITH RECURSIVE ` + treeOf("c.oid") + ` SELECT md5(string_agg(concat_ws(' ', oid, link), ',' ORDER BY oid)) FROM tree), '')
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nsp, rel, ord)
 LEFT JOIN pg_namespace n ON n.nspname = w.nsp LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.rel ORDER BY w.ord`
 
