@@ -101,6 +101,7 @@ type tableInfo struct {
 	index       bool // has a usable replica identity index
 	candidate   string
 	toast       bool
+	empty       bool     // has no columns
 	owned       bool     // the role may do what an owner may
 	ancestors   []uint32 // of a partition
 	// matched tells that the table is not named but matches a pattern.
@@ -122,6 +123,7 @@ SELECT w.nsp, w.rel, COALESCE(c.oid, 0), COALESCE(c.relkind::text, ''), COALESCE
                    AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
                  ORDER BY i.indnkeyatts, x.relname LIMIT 1), ''),
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'e')),
+       NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
        COALESCE(pg_has_role(c.relowner, 'USAGE'), false),
        CASE WHEN c.relispartition THEN ARRAY(SELECT a.relid::oid FROM pg_partition_ancestors(c.oid) a WHERE a.relid <> c.oid) ELSE '{}' END
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nsp, rel, ord)
@@ -141,7 +143,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, tables []Table) ([]tableInf
 	}
 	infos, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i tableInfo, err error) {
 		return i, row.Scan(&i.table.Schema, &i.table.Name, &i.oid, &i.kind, &i.persistence, &i.identity, &i.partitionOf,
-			&i.readable, &i.primary, &i.deferrable, &i.index, &i.candidate, &i.toast, &i.owned, &i.ancestors)
+			&i.readable, &i.primary, &i.deferrable, &i.index, &i.candidate, &i.toast, &i.empty, &i.owned, &i.ancestors)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up tables: %w", err)
@@ -158,6 +160,9 @@ func (i *tableInfo) check(p *problems) {
 		return
 	case i.kind != "r" && i.kind != "p":
 		p.add("Table '%s' is not an ordinary or partitioned table (relkind '%s'): logical replication does not carry it. List the tables beneath it", t, i.kind)
+		return
+	case i.empty:
+		p.add("Table '%s' has no columns, so that its rows hold nothing. Run: ALTER TABLE %s ADD COLUMN <column> <type> PRIMARY KEY; or leave it out of TABLES", t, sql)
 		return
 	case i.persistence != "p":
 		p.add("Table '%s' is unlogged or temporary: its changes are not in the WAL. Run: ALTER TABLE %s SET LOGGED", t, sql)

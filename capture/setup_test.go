@@ -50,6 +50,26 @@ var setupRefusals = map[string]struct {
 		change: func(*testing.T, *rig) {},
 		want:   []string{"REPLICA IDENTITY USING INDEX serves"},
 	},
+	"foreign table and materialized view": {
+		sql: "CREATE MATERIALIZED VIEW m AS SELECT 1 AS x; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE f (id int NOT NULL) SERVER s",
+		change: func(_ *testing.T, r *rig) {
+			r.cfg.Tables = append(r.cfg.Tables, table("m"), table("f"))
+		},
+		want: []string{
+			"Table 'public.m' is not an ordinary or partitioned table (relkind 'm'): logical replication does not carry it",
+			"Table 'public.f' is not an ordinary or partitioned table (relkind 'f'): logical replication does not carry it",
+		},
+	},
+	"unique indexes that cannot serve": {
+		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD n int; CREATE UNIQUE INDEX expr ON t ((id + 1)); CREATE UNIQUE INDEX part ON t (id) WHERE id > 0; CREATE UNIQUE INDEX maybe ON t (n)",
+		change: func(*testing.T, *rig) {},
+		want:   []string{"'public.t' has no usable key", "REPLICA IDENTITY USING INDEX <unique index over NOT NULL columns>"},
+	},
+	"no columns": {
+		sql:    "CREATE TABLE empty (); ALTER TABLE empty REPLICA IDENTITY FULL",
+		change: func(_ *testing.T, r *rig) { r.cfg.Tables = append(r.cfg.Tables, table("empty")) },
+		want:   []string{"'public.empty' has no columns", "ADD COLUMN"},
+	},
 	"deferrable key": {
 		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id) DEFERRABLE",
 		change: func(*testing.T, *rig) {},
@@ -160,6 +180,20 @@ func TestSetupRefusesWithOneLineThatSaysWhatToRun(t *testing.T) {
 			t.Log(s.LastError)
 		})
 	}
+}
+
+// TestPostgreSQLRefusesAnExpressionAsIdentity, so that dbmazz need not.
+func TestPostgreSQLRefusesAnExpressionAsIdentity(t *testing.T) {
+	t.Parallel()
+	forMajors(t, func(t *testing.T, server *pgtest.Server) {
+		t.Parallel()
+		db := server.Database(t)
+		db.Exec("CREATE TABLE t (id int NOT NULL); CREATE UNIQUE INDEX expr ON t ((id + 1))")
+		_, err := db.Connect().Exec(t.Context(), "ALTER TABLE t REPLICA IDENTITY USING INDEX expr")
+		if err == nil || !strings.Contains(err.Error(), "cannot use expression index") {
+			t.Errorf("PostgreSQL answers %v", err)
+		}
+	})
 }
 
 func TestWalLevelMustBeLogical(t *testing.T) {
