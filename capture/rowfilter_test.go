@@ -109,3 +109,22 @@ func TestRowFilterOfAPartitionedTable(t *testing.T) {
 		}
 	})
 }
+
+// PostgreSQL passes a row filter over where the schema of the table is in the publication
+// too, so a copy does.
+func TestRowFilterBesideTheSchemaOfItsTableFiltersNothing(t *testing.T) {
+	t.Parallel()
+	pgtest.ForMajors(t, filterMajors, func(t *testing.T, server *pgtest.Server) {
+		t.Parallel()
+		db := server.Database(t)
+		db.Exec("CREATE TABLE t (id int, shown bool, PRIMARY KEY (id, shown)); INSERT INTO t SELECT i, i % 2 = 0 FROM generate_series(1, 10) i")
+		r := following(t, db, "public.*")
+		db.Exec(`CREATE PUBLICATION "` + r.cfg.Publication + `" FOR TABLES IN SCHEMA public, TABLE t WHERE (shown) WITH (publish_via_partition_root = true)`)
+		r.start()
+		r.captures("t")
+		r.same("t", "id")
+		db.Exec("INSERT INTO t VALUES (11, false), (12, true); UPDATE t SET shown = NOT shown WHERE id < 3; DELETE FROM t WHERE id = 5")
+		r.drain()
+		r.same("t", "id")
+	})
+}

@@ -286,14 +286,15 @@ func (w *worker) query(ctx context.Context, c *chunk) (*chunkQuery, error) {
 	return q, err
 }
 
-// rowFilter returns the condition of the publication for rows of a table.
+// rowFilter returns the condition of the publication for rows of a table, as PostgreSQL
+// applies it: none where the schema of the table is in the publication as well.
 func rowFilter(ctx context.Context, conn *pgx.Conn, version int, publication string, oid uint32) (filter string, err error) {
 	if version < 150000 {
 		return "", nil
 	}
 	err = conn.QueryRow(ctx, `
-SELECT COALESCE(pg_get_expr(r.prqual, r.prrelid), '') FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-WHERE p.pubname = $1 AND r.prrelid = $2`, publication, oid).Scan(&filter)
+SELECT COALESCE(p.rowfilter, '') FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename WHERE p.pubname = $1 AND c.oid = $2`, publication, oid).Scan(&filter)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("look up the row filter of the publication: %w", err)
 	}
