@@ -102,13 +102,14 @@ type tableInfo struct {
 	candidate   string
 	toast       bool
 	empty       bool     // has no columns
+	unseen      string   // a partition whose changes are not in the WAL, quoted, "" if there is none
 	owned       bool     // the role may do what an owner may
 	ancestors   []uint32 // of a partition
 	// matched tells that the table is not named but matches a pattern.
 	matched bool
 }
 
-const tablesQuery = `
+var tablesQuery = `
 SELECT w.nsp, w.rel, COALESCE(c.oid, 0), COALESCE(c.relkind::text, ''), COALESCE(c.relpersistence::text, ''),
        COALESCE(c.relreplident::text, ''),
        COALESCE((SELECT a.relid::regclass::text FROM pg_partition_ancestors(c.oid) WITH ORDINALITY a(relid, depth)
@@ -124,6 +125,8 @@ SELECT w.nsp, w.rel, COALESCE(c.oid, 0), COALESCE(c.relkind::text, ''), COALESCE
                  ORDER BY i.indnkeyatts, x.relname LIMIT 1), ''),
        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'e')),
        NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+       COALESCE((WITH RECURSIVE ` + treeOf("c.oid") + ` SELECT min(x.oid::regclass::text) FROM tree JOIN pg_class x ON x.oid = tree.oid
+                 WHERE x.relkind = 'f' OR x.relpersistence <> 'p'), ''),
        COALESCE(pg_has_role(c.relowner, 'USAGE'), false),
        CASE WHEN c.relispartition THEN ARRAY(SELECT a.relid::oid FROM pg_partition_ancestors(c.oid) a WHERE a.relid <> c.oid) ELSE '{}' END
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w(nsp, rel, ord)
@@ -143,7 +146,7 @@ func readTables(ctx context.Context, conn *pgx.Conn, tables []Table) ([]tableInf
 	}
 	infos, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i tableInfo, err error) {
 		return i, row.Scan(&i.table.Schema, &i.table.Name, &i.oid, &i.kind, &i.persistence, &i.identity, &i.partitionOf,
-			&i.readable, &i.primary, &i.deferrable, &i.index, &i.candidate, &i.toast, &i.empty, &i.owned, &i.ancestors)
+			&i.readable, &i.primary, &i.deferrable, &i.index, &i.candidate, &i.toast, &i.empty, &i.unseen, &i.owned, &i.ancestors)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up tables: %w", err)
@@ -166,6 +169,10 @@ func (i *tableInfo) check(p *problems) {
 		return
 	case i.persistence != "p":
 		p.add("Table '%s' is unlogged or temporary: its changes are not in the WAL. Run: ALTER TABLE %s SET LOGGED", t, sql)
+		return
+	case i.unseen != "":
+		p.add("Table '%s' has a partition whose changes are not in the WAL, as it is unlogged or a foreign table: %s. Run one of: ALTER TABLE %s SET LOGGED; ALTER TABLE %s DETACH PARTITION %s; or set SOURCE_PARTITIONS=leaf, which leaves it out",
+			t, i.unseen, i.unseen, sql, i.unseen)
 		return
 	}
 	i.checkIdentity(p)

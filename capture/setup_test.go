@@ -60,6 +60,20 @@ var setupRefusals = map[string]struct {
 			"Table 'public.f' is not an ordinary or partitioned table (relkind 'f'): logical replication does not carry it",
 		},
 	},
+	"unlogged partition": {
+		sql: "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id); CREATE UNLOGGED TABLE p_2 PARTITION OF p_1 DEFAULT",
+		change: func(_ *testing.T, r *rig) {
+			r.cfg.Tables = append(r.cfg.Tables, table("p"))
+		},
+		want: []string{"'public.p' has a partition whose changes are not in the WAL", "ALTER TABLE public.p_2 SET LOGGED", "SOURCE_PARTITIONS=leaf"},
+	},
+	"foreign partition": {
+		sql: "CREATE TABLE p (id int) PARTITION BY RANGE (id); ALTER TABLE p REPLICA IDENTITY FULL; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE p_1 PARTITION OF p DEFAULT SERVER s",
+		change: func(_ *testing.T, r *rig) {
+			r.cfg.Tables = append(r.cfg.Tables, table("p"))
+		},
+		want: []string{"'public.p' has a partition whose changes are not in the WAL", `ALTER TABLE "public"."p" DETACH PARTITION public.p_1`},
+	},
 	"unique indexes that cannot serve": {
 		sql:    "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD n int; CREATE UNIQUE INDEX expr ON t ((id + 1)); CREATE UNIQUE INDEX part ON t (id) WHERE id > 0; CREATE UNIQUE INDEX maybe ON t (n)",
 		change: func(*testing.T, *rig) {},
