@@ -115,8 +115,11 @@ func arrayKinds(kinds []kind) []kind {
 			continue
 		}
 		delimiter := ","
-		if k.name == "box" {
+		switch k.name {
+		case "box":
 			delimiter = ";"
+		case "geometry", "geopoint", "geography":
+			delimiter = ":"
 		}
 		if k.name == "byte" {
 			k.wild = nil // Its wild values have no literal.

@@ -136,7 +136,43 @@ func extensionKinds() []kind {
 		{name: "isbn", sql: "isbn", key: keyText, needs: "isn", tame: texts([]string{"0-393-04002-X", "978-0-393-04002-9"})},
 		{name: "ean13", sql: "ean13", key: keyText, needs: "isn", tame: texts([]string{"978-0-393-04002-9", "220356483481?"})},
 		{name: "lo", sql: "lo", auto: "BIGINT", key: "BIGINT", needs: "lo", tame: unsigned(32)},
-		{name: "geometry", sql: "geometry", needs: "postgis", tame: texts([]string{"POINT(1 2)", "SRID=4326;LINESTRING(0 0,1 1)", "POLYGON((0 0,0 1,1 1,0 0))", "POINT EMPTY"})},
-		{name: "vector", sql: "vector(3)", needs: "vector", tame: texts([]string{"[1,2,3]", "[0.1,-0,1e20]"})},
+		{name: "geometry", sql: "geometry", key: keyText, needs: "postgis", tame: texts([]string{"SRID=4326;LINESTRING(0 0,1 1)", "POINT EMPTY", "SRID=3857;POINT ZM(1 2 3 -0)"}, shapes)},
+		{name: "geopoint", sql: "geometry(Point,4326)", key: keyText, needs: "postgis", tame: func(r rnd) value { return lit("SRID=4326;POINT(" + spot(r) + ")") }},
+		{name: "geography", sql: "geography", key: keyText, needs: "postgis", tame: texts([]string{"POINT EMPTY", "LINESTRING(0 0,10 80)"}, func(r rnd) value { return lit("SRID=4326;POINT(" + spot(r) + ")") })},
+		{name: "box2d", sql: "box2d", needs: "postgis", tame: texts([]string{"BOX(0 0,1 1)", "BOX(-1.5 0.1,1e20 3)"})},
+		{name: "box3d", sql: "box3d", needs: "postgis", tame: texts([]string{"BOX3D(0 0 0,1 1 1)", "BOX3D(-1.5 0.1 -0,1e20 3 4)"})},
+		{name: "vector", sql: "vector", key: keyText, needs: "vector", tame: texts([]string{"[1,2,3]", "[0.1,-0,1e20]", "[1]"})},
+		{name: "vector3", sql: "vector(3)", key: keyText, needs: "vector", tame: texts([]string{"[1,2,3]", "[0.1,-0,1e20]"}, func(r rnd) value {
+			return lit("[" + r.repeat(3, ",", func() string { return strconv.FormatFloat(r.NormFloat64(), 'g', -1, 32) }) + "]")
+		})},
 	}
+}
+
+// spot is a longitude and a latitude.
+func spot(r rnd) string {
+	return strconv.FormatFloat(360*r.Float64()-180, 'g', -1, 64) + " " + strconv.FormatFloat(180*r.Float64()-90, 'g', -1, 64)
+}
+
+// shapes draws geometries of PostGIS.
+func shapes(r rnd) value {
+	ring := func() string {
+		from := spot(r)
+		return "(" + from + "," + r.repeat(r.between(2, 5), ",", func() string { return spot(r) }) + "," + from + ")"
+	}
+	forms := []func() string{
+		func() string { return "POINT(" + spot(r) + ")" },
+		func() string {
+			return "LINESTRING(" + r.repeat(r.between(2, 20), ",", func() string { return spot(r) }) + ")"
+		},
+		func() string { return "POLYGON(" + r.repeat(r.between(1, 3), ",", ring) + ")" },
+		func() string {
+			return "MULTIPOINT(" + r.repeat(r.between(1, 5), ",", func() string { return spot(r) }) + ")"
+		},
+		func() string { return "CIRCULARSTRING(0 0," + spot(r) + ",1 0)" },
+	}
+	one := func() string { return pick(r, forms...)() }
+	if r.in(20) {
+		return lit("GEOMETRYCOLLECTION(" + r.repeat(r.between(1, 4), ",", one) + ")")
+	}
+	return lit(pick(r, "", "SRID=4326;", "SRID=3857;") + one())
 }
