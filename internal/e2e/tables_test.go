@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dbmazz/dbmazz/internal/pgtest"
 	pb "github.com/dbmazz/dbmazz/proto/dbmazz"
 )
 
@@ -99,4 +100,78 @@ func TestTablesThatWouldShareATargetAreRefusedByName(t *testing.T) {
 	})
 	r.db.Exec("INSERT INTO a VALUES (1)")
 	r.same(s, "a")
+}
+
+// TestWhatAPublicationLeavesOutIsNotInTheSink: neither the columns nor the rows, whether
+// they were copied or changed, and the tables beside it are as they are.
+func TestWhatAPublicationLeavesOutIsNotInTheSink(t *testing.T) {
+	t.Parallel()
+	if major(t) < 15 {
+		// skip: PostgreSQL 13 and 14 cannot have such publications.
+		t.Skip("row filters and column lists came with PostgreSQL 15")
+	}
+	r := setup(t, `CREATE TABLE part (id int, shown bool, v text, secret text, PRIMARY KEY (id, shown)); CREATE TABLE whole (id int PRIMARY KEY, v text);
+CREATE TABLE listed_in_no_table (id int PRIMARY KEY)`, "part", "whole")
+	r.db.Exec(`CREATE PUBLICATION "` + r.env["SOURCE_PUBLICATION_NAME"] + `" FOR TABLE mark, whole, part (id, shown, v) WHERE (shown AND id < 90) WITH (publish_via_partition_root = true)`)
+	r.db.Exec("INSERT INTO part SELECT i, i % 3 > 0, 'v' || i, 'secret' FROM generate_series(1, 100) i; INSERT INTO whole VALUES (1, 'w')")
+	s := r.start()
+	check := func(when string) {
+		t.Helper()
+		r.same(s, "whole")
+		data, err := r.sink.Rows(sinkDatabase, "part")
+		if err != nil || slices.Contains(data.Columns, "secret") {
+			t.Fatalf("%s: the columns are %v, %v", when, data.Columns, err)
+		}
+		at := func(name string) int { return slices.Index(data.Columns, name) }
+		var got []string
+		for _, row := range data.Rows {
+			if row[at("dbmazz_is_deleted")].Text == "0" || row[at("dbmazz_is_deleted")].Text == "false" {
+				got = append(got, row[at("id")].Text+" "+row[at("v")].Text)
+			}
+		}
+		want := pgtest.Value[[]string](r.db, "SELECT array_agg(id || ' ' || v) FROM part WHERE shown AND id < 90")
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: the sink has %v, want %v", when, got, want)
+		}
+	}
+	check("copied")
+	r.db.Exec("UPDATE part SET shown = false WHERE id IN (1, 2); UPDATE part SET shown = true WHERE id IN (3, 6); UPDATE part SET v = 'x', secret = 'y' WHERE id IN (3, 4, 9)")
+	r.db.Exec("DELETE FROM part WHERE id IN (5, 12); INSERT INTO part VALUES (-1, true, 'new', 'secret'), (-2, false, 'new', 'secret'), (1000, true, 'new', 'secret'); UPDATE whole SET v = 'x'")
+	check("changed")
+	s.succeeds(s.control.StartSnapshot(s.call(), &pb.StartSnapshotRequest{Tables: []string{"part"}}))
+	s.copied()
+	check("copied again")
+	if tables := r.sinkTables(); !slices.Equal(tables, []string{"mark", "part", "whole"}) {
+		t.Errorf("the sink has %v", tables)
+	}
+}
+
+// TestPublicationForEverythingIsTakenAsItIs, with only the tables that are wanted.
+func TestPublicationForEverythingIsTakenAsItIs(t *testing.T) {
+	t.Parallel()
+	for name, clause := range map[string]string{"all tables": "FOR ALL TABLES", "schemas": "FOR TABLES IN SCHEMA public, shop"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "schemas" && major(t) < 15 {
+				// skip: PostgreSQL 13 and 14 cannot have such publications.
+				t.Skip("publications of schemas came with PostgreSQL 15")
+			}
+			r := setup(t, `CREATE SCHEMA shop; CREATE TABLE shop.a (id int PRIMARY KEY, v text); INSERT INTO shop.a VALUES (1, 'a');
+CREATE TABLE shop.audit_a (id int PRIMARY KEY); INSERT INTO shop.audit_a VALUES (1); CREATE TABLE other (id int PRIMARY KEY)`, "shop.*", "!shop.audit_*")
+			r.db.Exec(`CREATE PUBLICATION "` + r.env["SOURCE_PUBLICATION_NAME"] + `" ` + clause + ` WITH (publish_via_partition_root = true)`)
+			s := r.set("TABLES_INTERVAL_S", "1").start()
+			r.db.Exec("INSERT INTO shop.a VALUES (2, 'b'); INSERT INTO shop.audit_a VALUES (2); INSERT INTO other VALUES (1); CREATE TABLE shop.b (id int PRIMARY KEY); INSERT INTO shop.b VALUES (1)")
+			r.arrives(s, "shop__b", 1)
+			r.db.Exec("UPDATE shop.a SET v = v || '!'; INSERT INTO shop.b VALUES (2)")
+			r.same(s, "shop.a", "shop.b")
+			if tables := r.sinkTables(); !slices.Equal(tables, []string{"mark", "shop__a", "shop__b"}) {
+				t.Errorf("the sink has %v", tables)
+			}
+			if n := pgtest.Value[int](r.db, "SELECT count(*) FROM pg_publication_rel"); n != 0 {
+				t.Errorf("%d tables were added to the publication", n)
+			}
+		})
+	}
 }
