@@ -20,8 +20,8 @@ type roll struct {
 	*session
 	load  *loader
 	lists <-chan []*cdc.Schema
-	// fresh tells that nothing was ever applied. Then there is no pipeline to speak of
-	// before the first list is prepared.
+	// fresh tells that nothing was ever applied. As long as there is nothing to apply
+	// either, there is no pipeline to speak of before the first list is prepared.
 	fresh bool
 
 	tables []*cdc.Schema // to be prepared
@@ -45,7 +45,8 @@ func (r *roll) take(ctx context.Context, list []*cdc.Schema) error {
 	if !tail.Empty {
 		r.after = tail.Last
 	}
-	if !r.fresh {
+	if !r.fresh || !tail.Empty {
+		// What there is to apply comes first, and waits for nothing but a pause.
 		r.ready()
 	}
 	return nil
