@@ -207,7 +207,7 @@ func (c *Capture) setUpTables(ctx context.Context, conn *pgx.Conn, st *start, id
 	if err := st.meet(ctx, conn, st.survey.version, c.Tables()); err != nil {
 		return err
 	}
-	schemas, err := c.describeTables(ctx, conn, st.survey)
+	schemas, err := c.describeTables(ctx, conn, st.survey, id)
 	if err != nil {
 		return err
 	}
@@ -278,14 +278,14 @@ func (c *Capture) newSlot(ctx context.Context, conn *pgx.Conn, srv *server, r *r
 }
 
 // describeTables makes the schemas of the tables. Matched ones that have none are left out.
-func (c *Capture) describeTables(ctx context.Context, conn *pgx.Conn, found *survey) ([]*cdc.Schema, error) {
+func (c *Capture) describeTables(ctx context.Context, conn *pgx.Conn, found *survey, id *identity) ([]*cdc.Schema, error) {
 	schemas := make([]*cdc.Schema, 0, len(found.infos))
 	for _, t := range slices.Clone(found.infos) {
 		r, err := catalogRelation(ctx, conn, found.version, c.cfg.Publication, &t)
 		if err != nil {
 			return nil, err
 		}
-		s, _, err := describe(ctx, conn, r, nil)
+		s, _, err := describe(ctx, conn, r, nil, id.shape(t.table.String()))
 		if _, ok := errors.AsType[*SetupError](err); ok && t.matched {
 			found.leave(t.table, err.Error())
 			continue

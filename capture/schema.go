@@ -147,8 +147,9 @@ ORDER BY k.ord`, oid, identity == 'i')
 // and is always right; the catalog adds what it does not say, the order of the key and
 // NOT NULL, and is now, which may be after a change of the table that the stream has
 // not reached. Where the two disagree the relation holds. previous is the last schema
-// of the table or nil. stale tells that the catalog was of no use.
-func describe(ctx context.Context, conn *pgx.Conn, r *relation, previous *cdc.Schema) (s *cdc.Schema, stale bool, err error) {
+// of the table or nil, known what is remembered of it. stale tells that the catalog was of
+// no use.
+func describe(ctx context.Context, conn *pgx.Conn, r *relation, previous *cdc.Schema, known *shape) (s *cdc.Schema, stale bool, err error) {
 	s = &cdc.Schema{OID: r.oid, Namespace: r.table.Schema, Table: r.table.Name, ReplicaIdentity: r.identity}
 	oids, mods := make([]uint32, len(r.columns)), make([]int32, len(r.columns))
 	for i, c := range r.columns {
@@ -186,6 +187,9 @@ func describe(ctx context.Context, conn *pgx.Conn, r *relation, previous *cdc.Sc
 		c.NotNull = !stale && at >= 0 && cat.attributes[at].notNull || slices.Contains(s.Key, i)
 		if at >= 0 {
 			c.Missing = cat.attributes[at].missing
+		}
+		if c.Missing == nil {
+			c.Missing = known.missing(c.Name)
 		}
 	}
 	return s, stale, s.Seal()

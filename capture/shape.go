@@ -36,11 +36,30 @@ type shapeColumn struct {
 	Name string `json:"name"`
 	OID  uint32 `json:"type"`
 	Mod  int32  `json:"mod"`
-	// Missing tells that older rows have a value that is not written in them, see
-	// cdc.Column.Missing.
-	Missing bool `json:"missing,omitempty"`
+	// Missing tells that rows from before the column had a value that was not written in
+	// them, see cdc.Column.Missing, and Value which, unless it is long. They are kept when
+	// the catalog forgets them, which it does as soon as the table is written anew for
+	// any reason: the stream may still have to come to the column then.
+	Missing bool   `json:"missing,omitempty"`
+	Value   string `json:"value,omitempty"`
 	// document tells that the column is json or jsonb.
 	document bool
+}
+
+// missingMax is how long a value is that is remembered.
+const missingMax = 8 << 10
+
+// missing returns the value that rows from before a column had, nil if that is none.
+func (s *shape) missing(column string) *string {
+	if s == nil {
+		return nil
+	}
+	for i := range s.Columns {
+		if c := &s.Columns[i]; c.Name == column && c.Missing && len(c.Value) <= missingMax {
+			return &c.Value
+		}
+	}
+	return nil
 }
 
 // readShape reads the shape of a table whose relation was read from the catalog. It is
@@ -52,13 +71,13 @@ func readShape(ctx context.Context, conn *pgx.Conn, r *relation) (*shape, error)
 	for i, c := range r.columns {
 		names[i] = c.name
 	}
-	rows, err := conn.Query(ctx, `SELECT attnum, attname::text, atttypid, atttypmod, atthasmissing, COALESCE(NULLIF(y.typbasetype, 0), y.oid) IN (114, 3802)
-FROM pg_attribute JOIN pg_type y ON y.oid = atttypid WHERE attrelid = $1 AND attname = ANY ($2) AND attnum > 0 AND NOT attisdropped ORDER BY attnum`, r.oid, names)
+	rows, err := conn.Query(ctx, `SELECT attnum, attname::text, atttypid, atttypmod, atthasmissing, COALESCE(CASE WHEN atthasmissing THEN left((attmissingval::text::text[])[1], $3) END, ''), COALESCE(NULLIF(y.typbasetype, 0), y.oid) IN (114, 3802)
+FROM pg_attribute JOIN pg_type y ON y.oid = atttypid WHERE attrelid = $1 AND attname = ANY ($2) AND attnum > 0 AND NOT attisdropped ORDER BY attnum`, r.oid, names, missingMax+1)
 	if err != nil {
 		return nil, fmt.Errorf("look up the shape of %s: %w", r.table, err)
 	}
 	s.Columns, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c shapeColumn, err error) {
-		return c, row.Scan(&c.Num, &c.Name, &c.OID, &c.Mod, &c.Missing, &c.document)
+		return c, row.Scan(&c.Num, &c.Name, &c.OID, &c.Mod, &c.Missing, &c.Value, &c.document)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look up the shape of %s: %w", r.table, err)
@@ -106,6 +125,13 @@ func (s *shape) follow(before *shape) {
 	}
 	slices.Sort(s.Gone)
 	s.Gone = slices.Compact(s.Gone)
+	for i := range s.Columns {
+		c := &s.Columns[i]
+		at := slices.IndexFunc(before.Columns, func(b shapeColumn) bool { return b.Num == c.Num })
+		if at >= 0 && !c.Missing {
+			c.Missing, c.Value = before.Columns[at].Missing, before.Columns[at].Value
+		}
+	}
 }
 
 func (s *shape) has(name string) bool {
@@ -127,7 +153,7 @@ func (s *shape) staleRows(before *shape) string {
 			switch {
 			case before.has(c.Name), slices.Contains(before.Gone, c.Name):
 				return fmt.Sprintf("column %s has the name of one that was dropped or renamed", c.Name)
-			case c.Missing && c.document:
+			case c.Missing && (c.document || len(c.Value) > missingMax):
 				return fmt.Sprintf("column %s was added with a default that no sink can set for rows that exist", c.Name)
 			case rewritten && !c.Missing:
 				return fmt.Sprintf("column %s was added with values in the rows that exist", c.Name)

@@ -56,6 +56,41 @@ func TestSchemaSaysWhatOlderRowsHaveInAnAddedColumn(t *testing.T) {
 	}
 }
 
+// TestWhatOlderRowsHaveInAnAddedColumnIsRemembered when the catalog forgets it, because the
+// table is written anew before the first row with the column comes.
+func TestWhatOlderRowsHaveInAnAddedColumnIsRemembered(t *testing.T) {
+	t.Parallel()
+	for name, rewrite := range map[string]string{
+		"another column is widened": "ALTER TABLE t ALTER n TYPE bigint", "the column is widened": "ALTER TABLE t ALTER a TYPE bigint", "VACUUM FULL": "VACUUM FULL t",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := copying(t, pgtest.Database(t), "t")
+			r.cfg.CatalogInterval = 20 * time.Millisecond
+			r.db.Exec("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1), (2, 2)")
+			r.startStreaming()
+			r.copied()
+			r.db.Exec("ALTER TABLE t ADD a int DEFAULT 7")
+			r.await("the column is noticed", func(capture.Status) bool {
+				tables := r.stream.Tables()
+				return len(tables) == 1 && len(tables[0].Columns) == 3
+			})
+			r.stop()
+			r.db.Exec(rewrite)
+			r.db.Exec("INSERT INTO t VALUES (3, 3, 8)")
+			r.startStreaming()
+			r.drain()
+			_, schema := r.last("t")
+			if c := schema.Columns[2]; c.Name != "a" || c.Missing == nil || *c.Missing != "7" {
+				t.Errorf("the column is %+v, want the value of older rows", c)
+			}
+			if s := r.c.Status(); len(s.Snapshot.Tables) != 1 || s.Snapshot.Tables[0].State != capture.CopyDone {
+				t.Errorf("copies %+v", s.Snapshot.Tables)
+			}
+		})
+	}
+}
+
 func TestTypeIsFoundInTheTransactionThatMadeIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, pgtest.Database(t), "t")

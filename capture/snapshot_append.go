@@ -171,7 +171,7 @@ func (w *worker) seeAll(ctx context.Context, c *chunk) error {
 	if c.relation, err = catalogRelation(ctx, w.conn, w.major, w.c.cfg.Publication, &w.info); err != nil {
 		return err
 	}
-	c.schema, _, err = describe(ctx, w.conn, c.relation, nil)
+	c.schema, _, err = describe(ctx, w.conn, c.relation, nil, w.d.s.record.get().shape(w.t.Table.String()))
 	return err
 }
 

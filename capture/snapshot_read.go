@@ -264,7 +264,7 @@ func (w *worker) query(ctx context.Context, c *chunk) (*chunkQuery, error) {
 	if err != nil {
 		return nil, err
 	}
-	schema, _, err := describe(ctx, w.conn, r, nil)
+	schema, _, err := describe(ctx, w.conn, r, nil, w.d.s.record.get().shape(w.t.Table.String()))
 	if err != nil {
 		return nil, err
 	}

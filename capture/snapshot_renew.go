@@ -94,7 +94,7 @@ func (w *worker) clear(ctx context.Context) error {
 	if c.relation, err = catalogRelation(ctx, w.conn, w.major, w.c.cfg.Publication, &w.info); err != nil {
 		return err
 	}
-	if c.schema, _, err = describe(ctx, w.conn, c.relation, nil); err != nil {
+	if c.schema, _, err = describe(ctx, w.conn, c.relation, nil, w.d.s.record.get().shape(w.t.Table.String())); err != nil {
 		return err
 	}
 	if err := w.head(ctx, c); err != nil {

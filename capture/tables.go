@@ -158,7 +158,7 @@ func (c *Capture) publishTables(ctx context.Context, conn *pgx.Conn, found *surv
 		return nil, nil, err
 	}
 	c.refused(found, refused)
-	schemas, err := c.describeTables(ctx, conn, found)
+	schemas, err := c.describeTables(ctx, conn, found, id)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -22,7 +22,7 @@ func (s *session) describe(ctx context.Context, t *table) error {
 		if err := s.caughtUp(ctx, conn); err != nil {
 			return err
 		}
-		if schema, stale, err = describe(ctx, conn, &t.relation, c.latest[t.relation.oid]); err != nil {
+		if schema, stale, err = describe(ctx, conn, &t.relation, c.latest[t.relation.oid], s.record.get().shape(t.name.String())); err != nil {
 			return err
 		}
 		return s.look(ctx, conn, []Table{t.name})
@@ -209,7 +209,7 @@ func (s *session) altered(ctx context.Context, tables []Table) error {
 				present.infos = append(present.infos, i)
 			}
 		}
-		schemas, err := s.c.describeTables(ctx, conn, present)
+		schemas, err := s.c.describeTables(ctx, conn, present, s.record.get())
 		if err != nil {
 			return err
 		}
