@@ -7,10 +7,8 @@ import (
 
 // The numbers of pace.
 const (
-	napTime = 3 * time.Millisecond
-	// drainedBytes is what a read returns at least if there may be more: what the server
-	// could not send meanwhile comes as soon as there is room for it.
-	drainedBytes = 32 << 10
+	napTime  = time.Millisecond
+	napBytes = 256 << 10 // a read that returns this much needs no nap
 	// A read that comes back within quickWait counts as load, one that takes longer
 	// than slowWait against it, and after quietWait there is none.
 	quickWait = 500 * time.Microsecond
@@ -26,12 +24,6 @@ const (
 // change, and a reader that wakes for each makes both do several times the work. So
 // when reads come back quickly and small, one after another, the reader takes a nap
 // before the next. A lone transaction, which is a handful of messages, never meets one.
-//
-// A nap saves most if the receive buffer is full before it ends. The server's sends then
-// only add to its own buffer, which costs a fraction of sending a packet for each change,
-// and a read has the system send all of that in a few large packets. With room for more
-// than comes in during a nap the server never gets there, and stays at half of the rate;
-// see narrow.
 type pace struct {
 	quick int // reads that came back at once, less what spoke against load
 	timer *time.Timer
@@ -54,7 +46,7 @@ func (p *pace) busy() bool { return p.quick >= busyReads }
 
 // wait is called before a read, with the size of the read before.
 func (p *pace) wait(ctx context.Context, last int) {
-	if !p.busy() || last >= drainedBytes || (p.waiting != nil && p.waiting() > 0) {
+	if !p.busy() || last >= napBytes || (p.waiting != nil && p.waiting() > 0) {
 		return
 	}
 	p.quiet(true)

@@ -43,7 +43,6 @@ type socket struct {
 
 func newSocket(conn net.Conn, readBytes int) *socket {
 	base := make([]byte, readBytes)
-	narrow(conn)
 	pace := newPace(quieten(conn))
 	pace.waiting = waitingBytes(conn)
 	return &socket{conn: conn, pace: pace, base: base, buf: base, unheard: func() bool { return unheard(conn) }}

@@ -3,7 +3,6 @@ package capture
 import (
 	"net"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,38 +50,7 @@ func unheard(conn net.Conn) bool {
 
 // napLowWater is how much must have come in for the kernel to wake somebody during a
 // nap.
-const napLowWater = 256 << 10
-
-const (
-	// nearRTT is the round trip up to which a server is near.
-	nearRTT = 500 * time.Microsecond
-	// nearBuffer is the receive buffer for a near server. Linux doubles it, for what packets
-	// take besides their bytes.
-	nearBuffer = 48 << 10
-)
-
-// narrow gives the connection a small receive buffer if the server is near, where the
-// rate does not depend on how much may be under way: a small one is full before a nap is
-// over, see pace. The buffer of others grows as the system sees fit.
-func narrow(conn net.Conn) {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = t.NetConn() // beneath TLS
-	}
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) { // It only costs time.
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err == nil && time.Duration(info.Min_rtt)*time.Microsecond <= nearRTT {
-			_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, nearBuffer)
-		}
-	})
-}
+const napLowWater = napBytes
 
 // waitingBytes returns a function that tells how much a connection beneath TLS has
 // received and not read yet, nil for a connection without TLS.
@@ -115,7 +83,8 @@ func waitingBytes(conn net.Conn) func() int {
 }
 
 // quieten returns a function that switches wake-ups of a connection off and on. Without
-// it the runtime's poller wakes for every packet, nap or not.
+// it the runtime's poller wakes for every packet, nap or not. The low-water mark lets the
+// receive buffer grow, too.
 func quieten(conn net.Conn) func(on bool) {
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = t.NetConn() // beneath TLS

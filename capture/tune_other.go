@@ -15,6 +15,3 @@ func unheard(net.Conn) bool { return false }
 
 // waitingBytes tells nothing here.
 func waitingBytes(net.Conn) func() int { return nil }
-
-// narrow leaves the receive buffer as it is.
-func narrow(net.Conn) {}
