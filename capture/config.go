@@ -43,6 +43,11 @@ type Config struct {
 	// comes in. While changes keep coming it may wait five times as long. Defaults
 	// to 2 ms.
 	FrameDelay time.Duration
+	// FrameSpacing is the least time from one frame that is not full to the next: each
+	// costs a sync of the disk, and under load the server does not get the processor
+	// for longer than FrameDelay now and then. A lone change does not wait. Defaults to
+	// 20 ms.
+	FrameSpacing time.Duration
 	// Window is how many frame buffers are kept for reuse; it should match the
 	// number of frames that the stream takes before it blocks. Defaults to 32.
 	Window int
@@ -129,6 +134,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.FrameBytes = cmp.Or(c.FrameBytes, 256<<10)
 	c.FrameDelay = cmp.Or(c.FrameDelay, 2*time.Millisecond)
+	c.FrameSpacing = cmp.Or(c.FrameSpacing, 20*time.Millisecond)
 	c.Window = cmp.Or(c.Window, 32)
 	c.ReadBytes = cmp.Or(c.ReadBytes, 1<<20)
 	c.StatusInterval = cmp.Or(c.StatusInterval, 10*time.Second)

@@ -56,6 +56,7 @@ type session struct {
 	askedShutdown time.Time
 
 	frameSince time.Time // of the first record of the frame
+	frameLeft  time.Time // when the one before was published
 	count      totals
 	serverEnd  cdc.LSN
 	active     bool // changes were received since the last tell
@@ -245,10 +246,16 @@ const flushAfter = 100 * time.Millisecond
 // there is nothing to wait for, and returns how long to wait for more.
 func (s *session) pause(ctx context.Context) (time.Duration, error) {
 	if !s.out.Empty() {
-		left := 5*s.c.cfg.FrameDelay - time.Since(s.frameSince)
-		if (s.sock.pace.busy() || s.out.InTransaction()) && left > 0 {
+		// Whatever comes meanwhile is taken along; if nothing does, spacing is all there
+		// is to wait for.
+		more, space := 5*s.c.cfg.FrameDelay-time.Since(s.frameSince), s.spacing()
+		switch {
+		case (s.sock.pace.busy() || s.out.InTransaction()) && more > 0:
 			s.tell()
-			return min(left, s.c.cfg.FrameDelay), nil
+			return max(min(more, s.c.cfg.FrameDelay), space), nil
+		case space > 0:
+			s.tell()
+			return space, nil
 		}
 		if err := s.publish(ctx); err != nil {
 			return 0, err
@@ -259,6 +266,9 @@ func (s *session) pause(ctx context.Context) (time.Duration, error) {
 	}
 	return 0, nil
 }
+
+// spacing is how long a frame that is not full has to wait for the one before.
+func (s *session) spacing() time.Duration { return s.c.cfg.FrameSpacing - time.Since(s.frameLeft) }
 
 // quiet is called when nothing came for as long as pause had said.
 func (s *session) quiet(ctx context.Context) error {
@@ -405,6 +415,7 @@ func (s *session) publish(ctx context.Context) error {
 		return fmt.Errorf("publish: %w", err)
 	}
 	killpoint.Reached("capture.published")
+	s.frameLeft = time.Now()
 	s.out.Reset(c.buffer())
 	return nil
 }
