@@ -7,7 +7,7 @@ PACKAGES    ?= ./...
 TESTTIMEOUT ?= 15m
 MAJORS      ?= 13 14 15 16 17 18
 FUZZTIME    ?= 30s
-CI_FUZZTIME ?= 5s
+CI_FUZZTIME ?= 3000x
 CI_CHANGES  ?= 20000
 CHAOS       := DBMAZZ_CHAOS_N=$(or $(N),$(if $(SEED),1,50)) DBMAZZ_CHAOS_SEED=$(or $(SEED),1) DBMAZZ_CHAOS_REPORT=$(REPORT) DBMAZZ_CHAOS_LOGS=$(LOGS)
 DEMOFLAGS   := $(if $(CHANGES),--changes=$(CHANGES)) $(if $(DIR),--dir=$(DIR)) $(if $(KEEP),--keep) \
