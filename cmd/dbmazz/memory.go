@@ -11,18 +11,21 @@ import (
 	"github.com/dbmazz/dbmazz/internal/config"
 )
 
-// limitMemory sets the limit that the garbage collector works towards: the one given,
-// else what GOMEMLIMIT has set, else 90 % of the container's. It returns the limit in
-// force, zero for none.
+// limitMemory has the garbage collector work towards a limit: the one given, else what
+// GOMEMLIMIT has set, else 90 % of the container's. It returns the limit, zero for none. The
+// collector knows nothing of the program's file in memory, nor of what the system keeps for
+// the process, so it is told 90 % of one that is given.
 func limitMemory(limit int64) int64 {
 	if now := debug.SetMemoryLimit(-1); limit == 0 && now != math.MaxInt64 {
 		return now
 	}
+	aim := limit / 10 * 9
 	if limit == 0 {
 		limit = containerLimit("/") / 10 * 9
+		aim = limit
 	}
 	if limit > 0 {
-		debug.SetMemoryLimit(limit)
+		debug.SetMemoryLimit(aim)
 	}
 	return limit
 }

@@ -53,7 +53,7 @@ func serve(ctx context.Context, s *streams, parts config.Parts) error {
 		log.WarnContext(ctx, "configuration", "variable", w.Variable, "warning", w.Text)
 	}
 	limit := limitMemory(c.MemoryLimit)
-	c.FlushBytes = flushBytes(c, limit)
+	c.MemoryLimit, c.FlushBytes = limit, flushBytes(c, limit)
 	log.LogAttrs(ctx, slog.LevelInfo, "dbmazz starts", append([]slog.Attr{
 		slog.String("version", version()), slog.String("runs", partsText(parts)), slog.String("instance", c.Instance), slog.Int64("memory_limit", limit),
 	}, c.Redacted()...)...)

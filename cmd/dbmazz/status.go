@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/dbmazz/dbmazz/api"
@@ -96,12 +94,9 @@ func (p *pipeline) Status(ctx context.Context) api.Status {
 		State: p.stateNow(), Stage: api.StageInit, StageDetail: p.starting, ErrorDetail: p.problem,
 		SourceType: p.env.SourceType, SinkType: p.env.SinkType,
 		SlotName: p.env.SlotName, PublicationName: p.env.PublicationName,
-		FlushBytes: uint64(p.env.FlushBytes), StartedAt: p.started, //nolint:gosec // Positive.
+		FlushBytes: uint64(p.env.FlushBytes), MemoryLimit: uint64(p.env.MemoryLimit), StartedAt: p.started, //nolint:gosec // Not negative.
 	}
 	p.mu.Unlock()
-	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
-		out.MemoryLimit = uint64(limit) //nolint:gosec // Positive.
-	}
 	if s == nil {
 		out.Settings = p.settings(view{}, api.Reload{})
 		out.Capture.State, out.Apply.State = api.WorkStarting, api.WorkStarting
