@@ -108,7 +108,7 @@ chaos: setup-postgres ## Random histories against random faults; N=500 runs, SEE
 
 .PHONY: chaos-planted
 chaos-planted: setup-postgres ## Plant bugs in the code, one at a time: the chaos suite must catch each; BUG=part of a name.
-	DBMAZZ_CHAOS_PLANTED=$(or $(BUG),all) go test -count=1 -timeout=0 -v -run='^TestEachPlantedBugIsCaught' ./internal/chaos
+	DBMAZZ_CHAOS_PLANTED='$(or $(BUG),all)' go test -count=1 -timeout=0 -v -run='^TestEachPlantedBugIsCaught' ./internal/chaos
 
 .PHONY: ci
 ci: TESTFLAGS += -count=1
