@@ -144,7 +144,7 @@ func (s *store) matching(ses *session, w *target, where expr, f func(n *env, row
 		cond = &x
 	}
 	n := &env{row: make([]value, len(w.t.schema.columns))}
-	for _, row := range w.t.snapshot() {
+	for _, row := range w.t.named(where) {
 		if err := w.t.schema.decodeRow(row, n.row); err != nil {
 			return err
 		}

@@ -152,7 +152,7 @@ func (s *store) relationOf(ses *session, sel *selectRows) (*relation, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.relation(), nil
+	return t.relation(sel.where), nil
 }
 
 func (s *store) setConfig(n setConfig) error {

@@ -36,10 +36,11 @@ func rowsRelation(columns []outColumn, rows [][]value) *relation {
 	}}
 }
 
-func (t *table) relation() *relation {
+// relation gives the rows that the condition, which may be nil, can be true for.
+func (t *table) relation(where expr) *relation {
 	r := &relation{alias: t.name, columns: t.outColumns()}
 	// Schema and rows never change in place, so that what follows needs no lock.
-	sc, rows, count := t.schema, t.snapshot(), t.rowCount()
+	sc, rows, count := t.schema, t.named(where), t.rowCount()
 	r.count = func() int64 { return count }
 	r.each = func(f func([]value) error) error {
 		vals := make([]value, len(sc.columns))
