@@ -402,32 +402,3 @@ func TestChangesThatCannotBeTrustedStop(t *testing.T) {
 		}
 	}
 }
-
-func TestPaceNapsOnlyWhileChangesKeepComing(t *testing.T) {
-	t.Parallel()
-	p := newPace(func(bool) {})
-	nap := func(last int) time.Duration {
-		began := time.Now()
-		p.wait(context.Background(), last)
-		return time.Since(began)
-	}
-	for range 5 { // the messages of a lone transaction
-		p.read(time.Microsecond)
-	}
-	if p.busy() || nap(100) >= napTime {
-		t.Error("it naps after a lone transaction")
-	}
-	for range 5 {
-		p.read(time.Microsecond)
-	}
-	if !p.busy() || nap(100) < napTime {
-		t.Error("it does not nap under load")
-	}
-	if nap(napBytes) >= napTime {
-		t.Error("it naps although the socket was full")
-	}
-	p.read(100 * time.Millisecond)
-	if p.busy() {
-		t.Error("it is busy after a pause")
-	}
-}

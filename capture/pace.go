@@ -7,8 +7,22 @@ import (
 
 // The numbers of pace.
 const (
-	napTime  = time.Millisecond
-	napBytes = 256 << 10 // a read that returns this much needs no nap
+	// tick is how often a nap looks at what has come in, and the length of one where that
+	// cannot be seen.
+	tick = time.Millisecond
+	// After lightTime a nap ends if less than lightBytes have come in.
+	lightTime  = 5 * time.Millisecond
+	lightBytes = 16 << 10
+	// stillTicks without more bytes tell that the server cannot send more.
+	stillTicks = 2
+	// gatherTime is how long the server is left to gather changes then.
+	gatherTime = 20 * time.Millisecond
+	// napMax bounds a nap but for gatherTime.
+	napMax = 40 * time.Millisecond
+	// refilledBytes are in the socket right after a read if the server had gathered more.
+	refilledBytes = 64 << 10
+	// largeMessage is a size at which one send for each is no loss.
+	largeMessage = 2 << 10
 	// A read that comes back within quickWait counts as load, one that takes longer
 	// than slowWait against it, and after quietWait there is none.
 	quickWait = 500 * time.Microsecond
@@ -24,37 +38,66 @@ const (
 // change, and a reader that wakes for each makes both do several times the work. So
 // when reads come back quickly and small, one after another, the reader takes a nap
 // before the next. A lone transaction, which is a handful of messages, never meets one.
+//
+// While the receive buffer has room, each send is a packet through the whole stack. Once
+// it is full, a send only adds to the server's own buffer, which costs less than half, and
+// the next read has the system move all of that in a few large packets. Both states last:
+// at the cost of packets the server is too slow to fill the buffer during a short nap. So
+// a nap lasts until the buffer is full, and, if it took time to fill, a while longer, for
+// the server to gather what the next reads find there at once.
 type pace struct {
 	quick int // reads that came back at once, less what spoke against load
-	timer *time.Timer
 	now   func() time.Time
+	sleep func(context.Context, time.Duration) bool
 	// quiet makes the kernel wake nobody for packets that come in during a nap.
 	quiet func(on bool)
-	// waiting returns how many bytes the socket holds, nil where a read empties it.
-	// A read through TLS returns one record, which is one change.
-	waiting func() int
+	// inside returns how many bytes the socket holds, nil if that is not known.
+	inside func() int
+	// records tells that a read returns one record, which is one change, as through TLS.
+	records bool
+	// narrow tells that the socket can be full: it has a buffer of a fixed size.
+	narrow bool
 }
 
 func newPace(quiet func(on bool)) *pace {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return &pace{timer: t, now: time.Now, quiet: quiet}
+	return &pace{now: time.Now, sleep: sleep, quiet: quiet}
 }
 
 // busy reports whether changes keep coming.
 func (p *pace) busy() bool { return p.quick >= busyReads }
 
-// wait is called before a read, with the size of the read before.
-func (p *pace) wait(ctx context.Context, last int) {
-	if !p.busy() || last >= napBytes || (p.waiting != nil && p.waiting() > 0) {
+// wait is called before a read. message is the mean size of the messages of the read before.
+func (p *pace) wait(ctx context.Context, message int) {
+	if !p.busy() || p.records && p.inside() > 0 {
 		return
 	}
 	p.quiet(true)
 	defer p.quiet(false)
-	p.timer.Reset(napTime)
-	select {
-	case <-p.timer.C:
-	case <-ctx.Done():
+	if p.inside == nil || !p.narrow || message >= largeMessage {
+		p.sleep(ctx, tick)
+		return
+	}
+	if p.inside() >= refilledBytes {
+		return
+	}
+	began, last, still := p.now(), 0, 0
+	for {
+		if !p.sleep(ctx, tick) {
+			return
+		}
+		n, took := p.inside(), p.now().Sub(began)
+		if n > last {
+			last, still = n, 0
+		} else {
+			still++
+		}
+		switch {
+		case n >= lightBytes && still >= stillTicks:
+			p.sleep(ctx, gatherTime)
+			return
+		case took >= lightTime && n < lightBytes, took >= napMax:
+			return
+		}
 	}
 }
 

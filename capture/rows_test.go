@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -234,6 +235,33 @@ func TestHugeValuePassesAndMemoryShrinksAgain(t *testing.T) {
 	db.Exec("INSERT INTO t VALUES (1, repeat('x', 50000000)), (2, 'y')")
 	db.Exec("INSERT INTO t VALUES (3, repeat('z', 3000000))")
 	r.want("insert public.t (1,x*50000000)", "insert public.t (2,y)", "insert public.t (3,z*3000000)")
+}
+
+// A receive buffer that is too narrow for a packet would let nothing through, whatever the
+// size of the messages.
+func TestRowsOfAnySizePassWithoutAStop(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t)
+	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ALTER v SET STORAGE EXTERNAL")
+	r := newRig(t, db, "t")
+	r.startStreaming()
+	r.stop()
+	const sizes = "(ARRAY[10, 300, 8000, 8000, 8000, 33000, 70000])[1 + i / 100 % 7]"
+	for n := range 3 {
+		db.Exec(fmt.Sprintf("INSERT INTO t SELECT i, repeat('v', %s) FROM generate_series(%d, %d) i", sizes, 1+n*700, (n+1)*700))
+	}
+	for range 100 {
+		db.Exec("UPDATE t SET id = -id WHERE id IN (SELECT id FROM t WHERE id > 0 AND length(v) < 1000 LIMIT 4)")
+	}
+	began := time.Now()
+	r.start()
+	r.drain()
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if n := len(r.changes()); n != 3*700+100*4 {
+		t.Errorf("%d changes", n)
+	}
 }
 
 func TestLargeTransactionSpansFrames(t *testing.T) {

@@ -80,7 +80,7 @@ func TestTableThatIsMadeAnewIsCopiedAnew(t *testing.T) {
 	r.copied()
 	r.same("t", "id")
 	r.stop()
-	db.Exec("DROP TABLE t; " + create + "INSERT INTO t SELECT i, 'second' FROM generate_series(1, 500) i; ALTER PUBLICATION " + `"` + strings.ReplaceAll(r.cfg.Publication, `"`, `""`) + `" ADD TABLE t`)
+	db.Exec("DROP TABLE t; " + create + "INSERT INTO t SELECT i, 'second' FROM generate_series(200, 500) i; ALTER PUBLICATION " + `"` + strings.ReplaceAll(r.cfg.Publication, `"`, `""`) + `" ADD TABLE t`)
 	r.start()
 	r.copied()
 	r.same("t", "id")

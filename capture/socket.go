@@ -32,6 +32,7 @@ type socket struct {
 	start    int    // of what was not consumed
 	end      int
 	last     int // bytes of the last read
+	messages int // since then
 	deadline bool
 	called   *atomic.Bool // somebody has set a deadline in the past; nil if nobody does
 	// unheard reports whether the server does not acknowledge what it is sent.
@@ -44,7 +45,8 @@ type socket struct {
 func newSocket(conn net.Conn, readBytes int) *socket {
 	base := make([]byte, readBytes)
 	pace := newPace(quieten(conn))
-	pace.waiting = waitingBytes(conn)
+	pace.inside, pace.records = insideBytes(conn)
+	pace.narrow = narrow(conn)
 	return &socket{conn: conn, pace: pace, base: base, buf: base, unheard: func() bool { return unheard(conn) }}
 }
 
@@ -66,13 +68,15 @@ func (s *socket) next() (kind byte, payload []byte, ok bool, err error) {
 		return 0, nil, false, nil
 	}
 	s.start += 1 + size
+	s.messages++
 	return in[0], in[messageHead : 1+size : 1+size], true, nil
 }
 
 // fill reads more. It waits that long for something to come, or for ever if wait is zero.
 func (s *socket) fill(ctx context.Context, wait time.Duration) error {
 	s.room()
-	s.pace.wait(ctx, s.last)
+	s.pace.wait(ctx, s.last/max(s.messages, 1))
+	s.messages = 0
 	var deadline time.Time
 	if wait > 0 {
 		// Counted from after the nap, or a nap that took long would leave no time

@@ -13,5 +13,8 @@ func quieten(net.Conn) func(on bool) { return func(bool) {} }
 // unheard tells nothing here.
 func unheard(net.Conn) bool { return false }
 
-// waitingBytes tells nothing here.
-func waitingBytes(net.Conn) func() int { return nil }
+// insideBytes tells nothing here.
+func insideBytes(net.Conn) (inside func() int, records bool) { return nil, false }
+
+// narrow changes nothing here.
+func narrow(net.Conn) bool { return false }
