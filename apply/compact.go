@@ -18,6 +18,7 @@ type compactor struct {
 	index  keyIndex
 	arena  []byte // merged tuples
 	keyBuf []byte
+	null   bool // a column of the last key is NULL
 }
 
 // compact returns one row per key, in the order in which the keys were first seen; for
@@ -108,7 +109,7 @@ func (c *compactor) move(ch *change) error {
 		return err
 	}
 	before, known := Row{}, false
-	if i, ok := c.index.find(oldKey); ok {
+	if i, ok := c.index.find(oldKey); ok && !c.null {
 		before, known = c.rows[i], true
 	}
 	if err := c.remove(ch); err != nil {
@@ -138,12 +139,14 @@ func (c *compactor) move(ch *change) error {
 	return nil
 }
 
-// remove makes the old key deleted. It keeps the last values that are known.
+// remove makes the old key deleted. It keeps the last values that are known. No sink has
+// a row with NULL in its key.
 func (c *compactor) remove(ch *change) error {
-	e, found, err := c.entry(ch.old)
-	if err != nil {
+	key, err := c.key(ch.old)
+	if err != nil || c.null {
 		return err
 	}
+	e, found := c.at(key)
 	next := Row{Tuple: ch.old, KeyOnly: ch.oldKind == cdc.OldKey}
 	if next.KeyOnly && found {
 		next = *e
@@ -160,20 +163,32 @@ func (c *compactor) entry(tuple cdc.Tuple) (e *Row, found bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	i, found := c.index.put(key, len(c.rows))
+	e, found = c.at(key)
+	return e, found, nil
+}
+
+// at returns the row of the last key.
+func (c *compactor) at(key []byte) (e *Row, found bool) {
+	i := len(c.rows)
+	if !c.null {
+		i, found = c.index.put(key, i)
+	}
 	if !found {
 		c.rows = append(c.rows, Row{})
 	}
-	return &c.rows[i], found, nil
+	return &c.rows[i], found
 }
 
 // key returns the wire bytes of the key columns, which delimit themselves. The slice
-// is valid until the next call.
+// is valid until the next call. c.null tells that one is NULL: the row is from before
+// the table had this key, which only REPLICA IDENTITY FULL does not show. It is no state
+// of a key then, and is for the sink to refuse.
 func (c *compactor) key(tuple cdc.Tuple) ([]byte, error) {
-	c.keyBuf = c.keyBuf[:0]
+	c.keyBuf, c.null = c.keyBuf[:0], false
 	for _, k := range c.schema.Key {
 		v, ok := column(tuple, k)
-		if !ok || v.Kind != cdc.Text {
+		c.null = c.null || v.Kind == cdc.Null
+		if !ok || v.Kind != cdc.Text && v.Kind != cdc.Null {
 			return nil, fmt.Errorf("key column %s has no value: %w", c.schema.Columns[k].Name, cdc.ErrCorrupt)
 		}
 		c.keyBuf = cdc.Tuple(c.keyBuf).AppendValue(v)

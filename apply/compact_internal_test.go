@@ -110,6 +110,40 @@ func TestCutLeavesTheChangesBehindItToTheNextBatch(t *testing.T) {
 	}
 }
 
+// A key that is NULL is none: rows that have it are not one row, and there is nothing to
+// delete. The sink refuses each of them.
+func TestRowsWithNULLInTheKeyAreKeptApart(t *testing.T) {
+	t.Parallel()
+	schema := benchSchema()
+	tuple := func(key, v string) cdc.Tuple {
+		if key == "" {
+			return cdc.Tuple(nil).AppendValue(cdc.Value{Kind: cdc.Null}).AppendValue(cdc.Value{Kind: cdc.Text, Bytes: []byte(v)})
+		}
+		return benchTuple(key, v)
+	}
+	insert := func(key, v string) *change { return &change{schema: schema, kind: cdc.KindInsert, new: tuple(key, v)} }
+	rows, err := compact(schema, []*change{
+		insert("", "one"), insert("", "two"), insert("7", "seven"),
+		{schema: schema, kind: cdc.KindUpdate, oldKind: cdc.OldFull, old: tuple("", "one"), new: tuple("1", "one")},
+		{schema: schema, kind: cdc.KindDelete, oldKind: cdc.OldFull, old: tuple("", "two")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, row := range rows {
+		v, _ := column(row.Tuple, 1)
+		got = append(got, row.Op.String()+" "+string(v.Bytes))
+	}
+	if want := "[insert one insert two insert seven update one]"; fmt.Sprint(got) != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+	unchanged := cdc.Tuple(nil).AppendValue(cdc.Value{Kind: cdc.Unchanged}).AppendValue(cdc.Value{Kind: cdc.Null})
+	if _, err := compact(schema, []*change{{schema: schema, kind: cdc.KindInsert, new: unchanged}}); err == nil {
+		t.Error("a key that was left out is taken for one")
+	}
+}
+
 // benchFrame makes one frame of rows as capture does, in transactions of a hundred.
 func benchFrame(tb testing.TB, schema *cdc.Schema, rows, perKey int) cdc.Frame {
 	tb.Helper()

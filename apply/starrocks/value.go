@@ -27,7 +27,7 @@ var (
 	refuseDecimal  = &refusal{"the number has more digits than the column; it is never rounded", "widen the column, or create it as VARCHAR in StarRocks"}
 	refuseDate     = &refusal{"the column holds only the years 1 to 9999, neither BC nor infinity", textHint}
 	refuseUTC      = &refusal{"the time is not in UTC", "report this as a bug"}
-	refuseNull     = &refusal{"the value belongs to the key or to a NOT NULL column but is missing", "check the table's primary key and replica identity"}
+	refuseNull     = &refusal{"the value belongs to the key or to a NOT NULL column but is missing", "if the row is from before the table got this key, set SINK_REFUSED_ROWS=dead-letter until it has passed, and copy the table: dbmazz snapshot; else check the table's primary key and replica identity"}
 	refusePart     = &refusal{"the table has no key, so every change must carry the whole row, and this one does not", "ALTER TABLE ... REPLICA IDENTITY FULL in PostgreSQL"}
 	refuseKeyBytes = &refusal{"the encoded primary key is longer than 128 bytes, which is StarRocks's limit", "shorten the key, or give the table a shorter primary key or replica identity index"}
 )

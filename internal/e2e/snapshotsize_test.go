@@ -29,13 +29,13 @@ func (r *rig) many(rows int) (names []string) {
 	r.t.Helper()
 	var group sync.WaitGroup
 	for i := range manyTables {
-		name, key := fmt.Sprintf("bulk%02d", i), "id"
+		name, key, index := fmt.Sprintf("bulk%02d", i), "id", ""
 		if i%4 == 3 {
-			key = "part, id"
+			key, index = "part, id", fmt.Sprintf("CREATE INDEX ON bulk%02d (id)", i) // For disturb.
 		}
 		names = append(names, name)
 		r.db.Exec(fmt.Sprintf(`CREATE TABLE %s (id bigint, part text, n int, name text, amount numeric(12,2), at timestamptz, body text, PRIMARY KEY (%s));
-			ALTER TABLE %[1]s ALTER body SET STORAGE EXTERNAL`, name, key))
+			ALTER TABLE %[1]s ALTER body SET STORAGE EXTERNAL; %s`, name, key, index))
 	}
 	for lane := range 2 {
 		conn := r.db.Connect()
