@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -103,7 +102,7 @@ func cpuTime(b *testing.B) time.Duration {
 
 func receiveAll(b *testing.B, db *pgtest.DB, slot, end string) time.Duration {
 	b.Helper()
-	program := filepath.Join(db.Server().BinDir(), "pg_recvlogical")
+	program := db.Server().Program("pg_recvlogical")
 	began := time.Now()
 	cmd := exec.CommandContext(b.Context(), program, "--dbname", db.URL(), "--slot", slot, "--start", "--no-loop", "--endpos", end,
 		"-o", "proto_version=1", "-o", "publication_names=p", "--file", "/dev/null", "--fsync-interval", "0", "--status-interval", "0")

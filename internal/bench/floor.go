@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +29,7 @@ func (b *bench) recv(ctx context.Context, d *database) (m measured, err error) {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, d.dropSlot(context.WithoutCancel(ctx), slot)) }()
-	cmd := exec.Command(filepath.Join(d.server.BinDir(), "pg_recvlogical"), //nolint:noctx // Stopped in order, not by a context.
+	cmd := exec.Command(d.server.Program("pg_recvlogical"), //nolint:noctx // Stopped in order, not by a context.
 		"--dbname", d.server.URL(d.name), "--slot", slot, "--start", "--no-loop", "--endpos", d.mark,
 		"-o", "proto_version=1", "-o", "publication_names="+publication, "--file", "/dev/null", "--fsync-interval", "0", "--status-interval", "0")
 	cmd.Env = childEnv()
@@ -150,7 +149,7 @@ func bare(ctx context.Context, args []string, in io.Reader, out io.Writer) error
 	if err != nil {
 		return fmt.Errorf("take the connection: %w", err)
 	}
-	socket, err := coalescing(hijacked.Conn)
+	socket, err := newCoalescing(hijacked.Conn)
 	if err != nil {
 		return err
 	}
@@ -170,6 +169,18 @@ func bare(ctx context.Context, args []string, in io.Reader, out io.Writer) error
 	return err
 }
 
+// coalescer is a connection to the server.
+type coalescer interface {
+	io.Reader
+	// nap waits before a read until much has come in. message is the mean size of those of the read before.
+	nap(message int)
+}
+
+// plain is a connection that is read as it comes.
+type plain struct{ io.Reader }
+
+func (plain) nap(int) {}
+
 // bareReader walks over messages.
 type bareReader struct {
 	bareResult
@@ -178,20 +189,21 @@ type bareReader struct {
 }
 
 // run reads until the end.
-func (r *bareReader) run(from io.Reader, to io.Writer) error {
+func (r *bareReader) run(from coalescer, to io.Writer) error {
 	buf := make([]byte, 2<<20)
-	have := 0
+	have, message := 0, 0
 	for !r.done {
 		if have == len(buf) {
 			buf = append(buf, make([]byte, len(buf))...)
 		}
+		from.nap(message)
 		n, err := from.Read(buf[have:])
 		if err != nil {
 			return fmt.Errorf("read from server: %w", err)
 		}
 		r.Reads++
 		have += n
-		at := 0
+		at, messages := 0, 0
 		for have-at >= 5 {
 			size := 1 + int(binary.BigEndian.Uint32(buf[at+1:]))
 			if have-at < size {
@@ -201,7 +213,9 @@ func (r *bareReader) run(from io.Reader, to io.Writer) error {
 				return err
 			}
 			at += size
+			messages++
 		}
+		message = n / max(messages, 1)
 		have = copy(buf, buf[at:have])
 	}
 	return nil

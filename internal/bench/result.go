@@ -85,11 +85,11 @@ func (r *runsOf) of(way string, figure func(*measured) float64) float64 {
 	return median(values)
 }
 
-// ratio returns the median, over the pairs, of one way's figure by another's.
-func (r *runsOf) ratio(way, to string, figure func(*measured) float64) float64 {
+// ratio returns the median, over the pairs, of one way's figure by that of pg_recvlogical.
+func (r *runsOf) ratio(way string, figure func(*measured) float64) float64 {
 	var values []float64
-	for i := range min(len(r.Ways[way]), len(r.Ways[to])) {
-		a, b := &r.Ways[way][i], &r.Ways[to][i]
+	for i := range min(len(r.Ways[way]), len(r.Ways[wayRecv])) {
+		a, b := &r.Ways[way][i], &r.Ways[wayRecv][i]
 		if a.Rows > 0 && b.Rows > 0 && figure(b) > 0 {
 			values = append(values, figure(a)/figure(b))
 		}
@@ -133,7 +133,7 @@ func (r *result) against(recorded *result) error {
 		}
 		then := &recorded.Throughput[at]
 		for _, way := range []string{wayOne, wayCapture, waySplit} {
-			was, is := then.ratio(way, wayRecv, rate), now.ratio(way, wayRecv, rate)
+			was, is := then.ratio(way, rate), now.ratio(way, rate)
 			if was == 0 || is == 0 {
 				continue
 			}
@@ -143,8 +143,8 @@ func (r *result) against(recorded *result) error {
 			}
 		}
 		// Processor time per row goes up where the rate need not go down.
-		if was, is := then.ratio(wayOne, wayBare, cpu), now.ratio(wayOne, wayBare, cpu); was > 0 && is > was*(1+2*recorded.Noise) {
-			errs = append(errs, fmt.Errorf("%s: dbmazz takes %.1f times the processor time of the bare reader, recorded were %.1f", now.Workload, is, was))
+		if was, is := then.ratio(wayOne, cpu), now.ratio(wayOne, cpu); was > 0 && is > was*(1+2*recorded.Noise) {
+			errs = append(errs, fmt.Errorf("%s: dbmazz takes %.2f times the processor time of pg_recvlogical, recorded were %.2f", now.Workload, is, was))
 		}
 	}
 	if compared == 0 {

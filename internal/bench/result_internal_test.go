@@ -45,7 +45,7 @@ func TestRatiosAreOfPairs(t *testing.T) {
 		r.Ways[wayRecv] = append(r.Ways[wayRecv], measured{Rows: 100, Wall: time.Duration(seconds) * time.Second})
 		r.Ways[wayOne] = append(r.Ways[wayOne], measured{Rows: 100, Wall: time.Duration(seconds) * 500 * time.Millisecond})
 	}
-	if got := r.ratio(wayOne, wayRecv, rate); got != 2 {
+	if got := r.ratio(wayOne, rate); got != 2 {
 		t.Errorf("the ratio is %v, want 2 in every pair", got)
 	}
 }

@@ -2,9 +2,6 @@
 
 package main
 
-import (
-	"io"
-	"net"
-)
+import "net"
 
-func coalescing(conn net.Conn) (io.Reader, error) { return conn, nil }
+func newCoalescing(conn net.Conn) (coalescer, error) { return plain{conn}, nil }

@@ -41,7 +41,7 @@ func (r *result) throughput(out *strings.Builder) {
 	row(out, strings.Split(strings.Repeat("---,", 8)+"---", ",")...)
 	for i := range r.Throughput {
 		t := &r.Throughput[i]
-		times := func(way string) string { return number("%.2f", t.ratio(way, wayRecv, rate)) }
+		times := func(way string) string { return number("%.2f", t.ratio(way, rate)) }
 		row(out, t.Workload, fmt.Sprint(t.Rows), number("%.0f", t.of(wayRecv, rate)/1000), times(wayBare), times(wayCapture), times(wayOne), times(waySplit),
 			number("%.0f", t.of(wayDrain, rate)/1000), number("%.0f", t.of(wayOne, megabytes)))
 	}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -160,6 +161,24 @@ func (s *Server) DataDir() string { return s.dataDir }
 
 // BinDir is the folder with the server's binaries.
 func (s *Server) BinDir() string { return s.binDir }
+
+// Program is the path of one of PostgreSQL's client programs, such as pg_recvlogical: the server's own, else that of the
+// newest other server that has it. The servers in the cache come without clients. It is the bare name if there is none.
+func (s *Server) Program(name string) string {
+	dirs := []string{s.binDir}
+	for _, major := range slices.Backward(Majors()) {
+		if dir, err := BinDir(major); err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, dir := range dirs {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
+		}
+	}
+	return name
+}
 
 // LogFile is the file that the server logs to.
 func (s *Server) LogFile() string { return filepath.Join(s.dataDir, "server.log") }
