@@ -33,9 +33,9 @@ test: setup ## Install what is missing, then run all tests with the race detecto
 	go test -race -timeout=$(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: test-matrix
-test-matrix: setup setup-postgres-majors ## Run all tests on each PostgreSQL in MAJORS (13 to 18), one after the other; PACKAGES chooses some.
+test-matrix: setup setup-postgres-majors ## Run all tests on each PostgreSQL in MAJORS (13 to 18), one after the other; PACKAGES chooses some, RACE=-race takes twice as long.
 	@failed=; for major in $(MAJORS); do echo "== PostgreSQL $$major"; \
-	  DBMAZZ_TEST_PG_MAJOR=$$major ORACLE_MAJORS=$$major go test -count=1 -race -timeout=$(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES) || failed="$$failed $$major"; \
+	  DBMAZZ_TEST_PG_MAJOR=$$major ORACLE_MAJORS=$$major go test -count=1 $(RACE) -timeout=$(TESTTIMEOUT) $(TESTFLAGS) $(PACKAGES) || failed="$$failed $$major"; \
 	done; if [ -n "$$failed" ]; then echo "failed on PostgreSQL$$failed"; exit 1; fi
 
 .PHONY: race
