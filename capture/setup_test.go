@@ -28,6 +28,7 @@ var setupRefusals = map[string]struct {
 	sql    string
 	change func(*testing.T, *rig)
 	want   []string
+	since  int // version of PostgreSQL
 }{
 	"missing table": {
 		change: func(_ *testing.T, r *rig) { r.cfg.Tables = append(r.cfg.Tables, table("nowhere")) },
@@ -119,7 +120,8 @@ var setupRefusals = map[string]struct {
 		change: func(_ *testing.T, r *rig) {
 			r.db.Exec("SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, true)", r.cfg.Slot)
 		},
-		want: []string{"two_phase"},
+		want:  []string{"two_phase"},
+		since: 14,
 	},
 	"no right to replicate": {
 		change: func(t *testing.T, r *rig) {
@@ -171,7 +173,7 @@ func TestSetupRefusesWithOneLineThatSaysWhatToRun(t *testing.T) {
 	for name, test := range setupRefusals {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.Database(t)
+			db := pgtest.DatabaseSince(t, test.since)
 			db.Exec("CREATE TABLE t (id int PRIMARY KEY)")
 			if test.sql != "" {
 				db.Exec(test.sql)

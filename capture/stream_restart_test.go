@@ -43,7 +43,7 @@ func TestStreamedTransactionGoesOnWhereTheStreamEnds(t *testing.T) {
 	t.Parallel()
 	n := seed(t)
 	rnd := rand.New(rand.NewPCG(n, 0))
-	db := pgtest.Database(t)
+	db := pgtest.DatabaseSince(t, 14)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := streamingRig(t, db, "t")
 	r.cfg.FrameBytes = 2000
@@ -71,7 +71,7 @@ func TestStreamedTransactionGoesOnWhereTheStreamEnds(t *testing.T) {
 
 func TestConnectionLostInsideOfAStreamLosesNothing(t *testing.T) {
 	t.Parallel()
-	db := pgtest.Database(t)
+	db := pgtest.DatabaseSince(t, 14)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := streamingRig(t, db, "t")
 	r.startStreaming()
@@ -155,7 +155,7 @@ func TestReplayOfALargeTransactionDoesNotCostTheConnection(t *testing.T) {
 
 func TestFullSpoolLeavesLargeTransactionsToTheServer(t *testing.T) {
 	t.Parallel()
-	db := pgtest.Database(t)
+	db := pgtest.DatabaseSince(t, 14)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := streamingRig(t, db, "t")
 	r.cfg.SpoolBytes = 1 << 20
@@ -187,7 +187,7 @@ func TestFullSpoolLeavesLargeTransactionsToTheServer(t *testing.T) {
 
 func TestManyStreamedTransactionsAndLargeValues(t *testing.T) {
 	t.Parallel()
-	db := pgtest.Database(t)
+	db := pgtest.DatabaseSince(t, 14)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := streamingRig(t, db, "t")
 	r.startStreaming()
@@ -233,7 +233,7 @@ func TestManyStreamedTransactionsAndLargeValues(t *testing.T) {
 // blamesStreaming. The random test meets such a server at times.
 func TestServerThatCannotStreamATransactionIsAskedToKeepIt(t *testing.T) {
 	t.Parallel()
-	db := pgtest.Database(t)
+	db := pgtest.DatabaseSince(t, 14)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := streamingRig(t, db, "t")
 	target, err := url.Parse(r.cfg.SourceURL)

@@ -45,9 +45,10 @@ func (r *rig) inBatches(s *service, together bool, steps ...string) {
 func (r *rig) captured(s *service) {
 	r.t.Helper()
 	goal := r.mark()
-	eventually(r.t, "everything committed is received", func() (bool, string) {
+	eventually(r.t, "everything committed is in the queue", func() (bool, string) {
 		status := s.look()
-		return lsn(status.GetCurrentLsn()) >= goal, status.String()
+		at, _, found := strings.Cut(status.GetCapturedPosition(), ".")
+		return found && parseLSN(r.t, at) >= goal, status.String()
 	})
 }
 

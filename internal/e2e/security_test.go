@@ -205,7 +205,7 @@ func TestTLSToPostgreSQLIsVerifiedBothWays(t *testing.T) {
 		{with("127.0.0.1", "verify-full", g.ca.File, pair{}), []string{"wants a certificate of this client", "sslcert and sslkey of SOURCE_URL"}},
 		{with("127.0.0.1", "verify-full", g.ca.File, issue(t, g.ca, asIs)), []string{"refuses the certificate of this client", "sslcert and sslkey of SOURCE_URL"}},
 		{with("127.0.0.1", "verify-full", g.ca.File, issue(t, g.clients, expired)), []string{"refuses the certificate of this client", "expired"}},
-		{g.url("127.0.0.1", "sslmode", "disable"), []string{"pg_hba.conf rejects", "no encryption"}},
+		{g.url("127.0.0.1", "sslmode", "disable"), []string{"pg_hba.conf rejects", map[bool]string{true: "SSL off", false: "no encryption"}[major(t) < 14]}},
 	} {
 		g.set("SOURCE_URL", c.url).refused(append(c.want, "PostgreSQL connection failed")...)
 	}

@@ -35,7 +35,7 @@ func (r *rig) many(rows int) (names []string) {
 		}
 		names = append(names, name)
 		r.db.Exec(fmt.Sprintf(`CREATE TABLE %s (id bigint, part text, n int, name text, amount numeric(12,2), at timestamptz, body text, PRIMARY KEY (%s));
-			ALTER TABLE %[1]s ALTER body SET STORAGE EXTERNAL; %s`, name, key, index))
+			ALTER TABLE %[1]s ALTER body SET STORAGE EXTERNAL; %[3]s`, name, key, index))
 	}
 	for lane := range 2 {
 		conn := r.db.Connect()

@@ -37,6 +37,26 @@ func Database(t testing.TB) *DB {
 	return shared(t, 0).Database(t)
 }
 
+// DatabaseSince is Database on a server of that major version or a later one: the default if it is, else the oldest that is
+// installed. Without any the test is skipped.
+func DatabaseSince(t testing.TB, major int) *DB {
+	t.Helper()
+	at, err := DefaultMajor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at < major {
+		majors := Majors()
+		i, _ := slices.BinarySearch(majors, major)
+		if i == len(majors) {
+			// skip: what is tested is not in older servers. CI installs all versions.
+			t.Skipf("needs PostgreSQL %d or later", major)
+		}
+		at = majors[i]
+	}
+	return shared(t, at).Database(t)
+}
+
 // ForEachMajor runs a subtest on a shared server of every installed major version.
 // The servers belong to all tests: a test that stops one starts its own with StartServer.
 func ForEachMajor(t *testing.T, run func(t *testing.T, server *Server)) {
