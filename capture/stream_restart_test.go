@@ -125,7 +125,7 @@ func TestIdleSlotPassesTheStartOfAStreamedTransactionWithoutLosingIt(t *testing.
 
 func TestReplayOfALargeTransactionDoesNotCostTheConnection(t *testing.T) {
 	t.Parallel()
-	server := pgtest.StartServer(t, pgtest.Options{Settings: map[string]string{"wal_sender_timeout": "2s"}})
+	server := pgtest.StartServer(t, pgtest.Options{Major: pgtest.Since(t, 14), Settings: map[string]string{"wal_sender_timeout": "2s"}})
 	db := server.Database(t)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := streamingRig(t, db, "t")

@@ -37,24 +37,30 @@ func Database(t testing.TB) *DB {
 	return shared(t, 0).Database(t)
 }
 
-// DatabaseSince is Database on a server of that major version or a later one: the default if it is, else the oldest that is
-// installed. Without any the test is skipped.
-func DatabaseSince(t testing.TB, major int) *DB {
+// Since is that major version or a later one: the default if it is, else the oldest that is installed. Without any the test
+// is skipped.
+func Since(t testing.TB, major int) int {
 	t.Helper()
 	at, err := DefaultMajor()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at < major {
-		majors := Majors()
-		i, _ := slices.BinarySearch(majors, major)
-		if i == len(majors) {
-			// skip: what is tested is not in older servers. CI installs all versions.
-			t.Skipf("needs PostgreSQL %d or later", major)
-		}
-		at = majors[i]
+	if at >= major {
+		return at
 	}
-	return shared(t, at).Database(t)
+	majors := Majors()
+	i, _ := slices.BinarySearch(majors, major)
+	if i == len(majors) {
+		// skip: what is tested is not in older servers. CI installs all versions.
+		t.Skipf("needs PostgreSQL %d or later", major)
+	}
+	return majors[i]
+}
+
+// DatabaseSince is Database on a server of [Since].
+func DatabaseSince(t testing.TB, major int) *DB {
+	t.Helper()
+	return shared(t, Since(t, major)).Database(t)
 }
 
 // ForEachMajor runs a subtest on a shared server of every installed major version.
