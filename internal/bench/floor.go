@@ -37,7 +37,7 @@ func (b *bench) recv(ctx context.Context, d *database) (m measured, err error) {
 	if err != nil {
 		return m, err
 	}
-	sender, err := d.awaitWalsender(ctx, slot)
+	sender, err := d.awaitWalsender(ctx, slot, child.ended)
 	if err != nil {
 		return m, errors.Join(err, child.stop())
 	}
@@ -95,7 +95,7 @@ func (b *bench) bareRun(ctx context.Context, d *database) (m measured, err error
 		<-child.done
 		_ = write.Close() // Never fails.
 	}()
-	sender, err := d.awaitWalsender(ctx, slot)
+	sender, err := d.awaitWalsender(ctx, slot, nil)
 	if err != nil {
 		return m, errors.Join(err, child.stop())
 	}

@@ -203,20 +203,31 @@ type walsender struct {
 	cpu   time.Duration // when it began
 }
 
-// awaitWalsender waits until somebody reads the slot.
-func (s *source) awaitWalsender(ctx context.Context, slot string) (w walsender, err error) {
+// awaitWalsender waits until somebody reads the slot. A reader of few rows may be done before it is seen, which gone, if it
+// is not nil, tells; the walsender that is returned has taken no time then.
+func (s *source) awaitWalsender(ctx context.Context, slot string, gone func() bool) (w walsender, err error) {
+	asked := time.Now()
 	err = poll(ctx, 60*time.Second, 2*time.Millisecond, "a reader of slot "+slot, func(ctx context.Context) (bool, error) {
 		if err := s.admin.QueryRow(ctx, "SELECT coalesce(active_pid, 0) FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&w.pid); err != nil {
 			return false, fmt.Errorf("look at slot %s: %w", slot, err)
 		}
-		return w.pid != 0, nil
+		return w.pid != 0 || gone != nil && gone(), nil
 	})
+	if w.pid == 0 {
+		w.began = asked
+		return w, err
+	}
 	w.began, w.cpu = time.Now(), cpuOf(w.pid)
 	return w, err
 }
 
 // used is the processor time of the walsender since it began.
-func (w *walsender) used() time.Duration { return cpuOf(w.pid) - w.cpu }
+func (w *walsender) used() time.Duration {
+	if w.pid == 0 {
+		return 0
+	}
+	return cpuOf(w.pid) - w.cpu
+}
 
 // replication makes the URL of a connection that may use replication commands.
 func replication(address string) (string, error) {

@@ -162,7 +162,7 @@ func (b *bench) together(ctx context.Context, d *database) (m measured, err erro
 	if err != nil {
 		return m, err
 	}
-	sender, err := d.awaitWalsender(ctx, t.slot)
+	sender, err := d.awaitWalsender(ctx, t.slot, nil)
 	if err != nil {
 		return m, err
 	}
@@ -202,7 +202,7 @@ func (b *bench) apart(ctx context.Context, d *database) (m measured, err error) 
 	if err != nil {
 		return m, err
 	}
-	sender, err := d.awaitWalsender(ctx, t.slot)
+	sender, err := d.awaitWalsender(ctx, t.slot, nil)
 	if err != nil {
 		return m, err
 	}
@@ -233,7 +233,7 @@ func (b *bench) staged(ctx context.Context, d *database, runs *runsOf) (err erro
 	if err != nil {
 		return err
 	}
-	sender, err := d.awaitWalsender(ctx, t.slot)
+	sender, err := d.awaitWalsender(ctx, t.slot, nil)
 	if err != nil {
 		return err
 	}
