@@ -13,7 +13,13 @@ import (
 // one of them. Nobody was told that such a stream exists, and it holds no message, so it
 // is created again when it is needed. A folder that holds anything stays as it is, for the
 // server to refuse. The caller has the folder locked.
+//
+// When it starts the server makes an empty file, to see that it can, and removes it. One
+// that a kill has left behind it would take for an account that does not exist.
 func removeHalfMade(store string) (removed []string, err error) {
+	if err := removeProbes(filepath.Join(store, "jetstream")); err != nil {
+		return nil, err
+	}
 	folders, err := filepath.Glob(filepath.Join(store, "jetstream", "*", "streams", "*"))
 	if err != nil {
 		return nil, fmt.Errorf("look for streams in %s: %w", store, err)
@@ -39,6 +45,23 @@ func removeHalfMade(store string) (removed []string, err error) {
 		removed = append(removed, filepath.Base(folder))
 	}
 	return removed, nil
+}
+
+func removeProbes(folder string) error {
+	probes, err := filepath.Glob(filepath.Join(folder, "_test_*"))
+	if err != nil {
+		return fmt.Errorf("look at the store %s: %w", folder, err)
+	}
+	for _, path := range probes {
+		info, err := os.Lstat(path)
+		if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+			err = os.Remove(path)
+		}
+		if err != nil {
+			return fmt.Errorf("remove what a start that was cut short has left: %w", err)
+		}
+	}
+	return nil
 }
 
 // hasMeta tells whether both files that describe a stream are there and not empty.

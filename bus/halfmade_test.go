@@ -76,3 +76,23 @@ func TestStreamWithMessagesThatLostItsDescriptionIsRefusedAndKept(t *testing.T) 
 		t.Error("the messages are gone")
 	}
 }
+
+// The server makes a file when it starts, to see that it can, and removes it. A kill in between leaves
+// it behind, and the next start found an account in it that does not exist.
+func TestFileThatAStartHasLeftIsRemoved(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	b := bustest.Open(t, bus.Config{DataDir: data})
+	publish(t, b, 3, 100)
+	bustest.Close(t, b)
+	probe := filepath.Join(data, "nats", "jetstream", "_test_3335432139")
+	if err := os.WriteFile(probe, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if last := readAll(t, bustest.Open(t, bus.Config{DataDir: data}), 0, 3); last.Sequence != 3 {
+		t.Errorf("the stream ends at %d", last.Sequence)
+	}
+	if _, err := os.Stat(probe); err == nil {
+		t.Error("the file is still there")
+	}
+}
