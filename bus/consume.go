@@ -91,7 +91,7 @@ func (c *Consumer) attach(ctx context.Context) error {
 	c.mu.Lock()
 	acked := c.acked
 	c.mu.Unlock()
-	created, err := c.b.js.CreateConsumer(ctx, c.b.cfg.streamName(), c.serverConfig(acked))
+	created, err := c.create(ctx, acked)
 	if err != nil {
 		return fmt.Errorf("create consumer %s: %w", c.name, err)
 	}
@@ -113,6 +113,44 @@ func (c *Consumer) attach(ctx context.Context) error {
 	c.replies = c.replies[:0]
 	c.mu.Unlock()
 	return pull.request()
+}
+
+const (
+	// createAttempts and createPause bound the wait for the state of a consumer before.
+	createAttempts = 40
+	createPause    = 50 * time.Millisecond
+)
+
+// create makes the server's side anew. nats-server deletes a consumer's state while a
+// write of it may be under way, which then makes the file again; a consumer that is created
+// under the same name at that moment takes it for its own, and never delivers what the one
+// before had under way. It shows in what it has delivered before it was asked for anything.
+func (c *Consumer) create(ctx context.Context, after uint64) (jetstream.Consumer, error) {
+	for range createAttempts {
+		created, err := c.b.js.CreateConsumer(ctx, c.b.cfg.streamName(), c.serverConfig(after))
+		if err != nil {
+			return nil, err
+		}
+		info, err := c.b.streamInfo(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if created.CachedInfo().Delivered.Stream < max(after+1, info.State.FirstSeq) {
+			return created, nil
+		}
+		if err := c.b.js.DeleteConsumer(ctx, c.b.cfg.streamName(), c.name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil, fmt.Errorf("delete one with the state of the one before: %w", err)
+		}
+		c.b.log.DebugContext(ctx, "a consumer came with the state of the one before", "consumer", c.name)
+		timer := time.NewTimer(createPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+	}
+	return nil, errors.New("it comes with the state of the one before, however often it is deleted")
 }
 
 // serverConfig is what the server keeps of a session that starts after the sequence.

@@ -208,3 +208,28 @@ func TestJanitorKeepsHistoryForTheRetention(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// nats-server can give a new consumer the state of the one before it, which was deleted. What that one
+// had under way would never come.
+func TestConsumerThatComesWithTheStateOfTheOneBeforeIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	b := bustest.Open(t, bus.Config{})
+	publish(t, b, 6, 100)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second) // Less than a heartbeat.
+	defer cancel()
+	c, err := b.Consumer(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	check := bustest.Checker{Epoch: b.Epoch()}
+	if _, err := check.Read(ctx, c, 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := bus.AttachAgain(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := check.Read(ctx, c, 6); err != nil {
+		t.Error(err)
+	}
+}

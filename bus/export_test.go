@@ -63,3 +63,10 @@ func Room(clustered bool, sent int) bool {
 	s := session{b: &Bus{cfg: Config{}.withDefaults()}, clustered: clustered, sent: sent}
 	return s.room()
 }
+
+// AttachAgain has the session take what the server has under its name, as after a deletion
+// that had no effect.
+func AttachAgain(ctx context.Context, c *Consumer) error {
+	c.pull.close()
+	return c.attach(ctx)
+}

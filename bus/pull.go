@@ -216,6 +216,13 @@ func (p *puller) accept(m *nats.Msg) (payload bool, err error) {
 	text := m.Header.Get("Description")
 	switch {
 	case status == "100":
+		// What was delivered came before this, or is lost.
+		if last, err := strconv.ParseUint(m.Header.Get("Nats-Last-Stream"), 10, 64); err != nil || last <= p.last {
+			return false, nil
+		}
+		if p.missing++; p.missing > 1 {
+			return false, errInterrupted
+		}
 		return false, nil
 	case status == "408", status == "404",
 		status == "409" && (strings.Contains(text, "MaxBytes") || strings.Contains(text, "Batch Completed")):

@@ -109,7 +109,11 @@ func TestHeartbeatThatFailsIsAWarning(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY)")
-	db.Exec("REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM PUBLIC")
+	function := "pg_logical_emit_message(boolean, text, text)"
+	if db.Server().Major() >= 17 {
+		function = "pg_logical_emit_message(boolean, text, text, boolean)"
+	}
+	db.Exec("REVOKE EXECUTE ON FUNCTION " + function + " FROM PUBLIC")
 	role := "beat_" + db.Name()
 	db.Exec("CREATE ROLE " + role + " LOGIN REPLICATION PASSWORD 'secret'")
 	r := newRig(t, db, "t")
@@ -122,7 +126,7 @@ func TestHeartbeatThatFailsIsAWarning(t *testing.T) {
 	}
 	db.Exec("INSERT INTO t VALUES (1)")
 	r.want("insert public.t (1)")
-	db.Exec("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) TO " + role)
+	db.Exec("GRANT EXECUTE ON FUNCTION " + function + " TO " + role)
 	r.await("recovered", func(s capture.Status) bool { return s.Warning == "" })
 	if s := r.c.Status(); s.Restarts != 0 {
 		t.Errorf("status %+v", s)
