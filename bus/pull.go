@@ -217,10 +217,11 @@ func (p *puller) accept(m *nats.Msg) (payload bool, err error) {
 	switch {
 	case status == "100":
 		// What was delivered came before this, or is lost.
-		if last, err := strconv.ParseUint(m.Header.Get("Nats-Last-Stream"), 10, 64); err != nil || last <= p.last {
-			return false, nil
+		last, _ := strconv.ParseUint(m.Header.Get("Nats-Last-Stream"), 10, 64) // Without one it tells nothing.
+		if last > p.last {
+			p.missing++
 		}
-		if p.missing++; p.missing > 1 {
+		if p.missing > 1 {
 			return false, errInterrupted
 		}
 		return false, nil

@@ -131,6 +131,6 @@ func TestHeartbeatThatFailsIsAWarning(t *testing.T) {
 	if s := r.c.Status(); s.Restarts != 0 {
 		t.Errorf("status %+v", s)
 	}
-	db.Exec("REVOKE ALL ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM " + role)
+	db.Exec("REVOKE ALL ON FUNCTION " + function + " FROM " + role)
 	db.Exec("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) TO PUBLIC")
 }
