@@ -134,7 +134,7 @@ func (a *applyRun) plan() ([]*group, error) {
 	}
 	anyMoved := false
 	for i := range a.batch.Rows {
-		anyMoved = anyMoved || len(a.batch.Rows[i].MovedFrom) > 0
+		anyMoved = anyMoved || a.reads(&a.batch.Rows[i])
 	}
 	var partials []*group
 	bySet := map[string]*group{}
@@ -149,7 +149,7 @@ func (a *applyRun) plan() ([]*group, error) {
 		case guarded && hard && row.Op == apply.OpDelete:
 			a.deletes = append(a.deletes, int32(i)) //nolint:gosec // Rows of a batch.
 			continue
-		case len(row.MovedFrom) > 0 && (!guarded || row.Op != apply.OpDelete):
+		case a.reads(row) && (!guarded || row.Op != apply.OpDelete):
 			g = moved
 		case row.Op == apply.OpDelete && (hard || (!row.KeyOnly && !row.Partial)):
 			if anyMoved && !guarded {
@@ -174,6 +174,12 @@ func (a *applyRun) plan() ([]*group, error) {
 		}
 	}
 	return groups, nil
+}
+
+// reads tells whether values that the row lacks are in the sink, under its old key. One
+// that is removed needs none, and leaves nothing by which to tell that it was here.
+func (a *applyRun) reads(row *apply.Row) bool {
+	return len(row.MovedFrom) > 0 && (row.Op != apply.OpDelete || a.sink.config.DeleteMode != DeleteHard)
 }
 
 // absent marks the columns that the row does not carry.

@@ -81,7 +81,7 @@ func (a *applyRun) movedBefore(ctx context.Context, conn *sql.Conn, g *group) (b
 	var optional []int32
 	for _, i := range g.rows {
 		row := &a.batch.Rows[i]
-		if len(row.MovedFrom) == 0 {
+		if !a.reads(row) {
 			continue
 		}
 		if row.Optional {
@@ -103,9 +103,9 @@ func (a *applyRun) movedBody(ctx context.Context, conn *sql.Conn, g *group, buff
 	var moved, optional []int32
 	for _, i := range g.rows {
 		switch row := &a.batch.Rows[i]; {
-		case row.Optional && len(row.MovedFrom) > 0:
+		case row.Optional && a.reads(row):
 			optional = append(optional, i)
-		case len(row.MovedFrom) > 0:
+		case a.reads(row):
 			moved = append(moved, i)
 		default:
 			if err := body.add(a.writer, i, row, row.Tuple); err != nil {
