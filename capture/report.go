@@ -60,7 +60,7 @@ func (s *session) answer(ctx context.Context, due bool, interval time.Duration) 
 	if err := s.report(wanted.reply, due || ping || wanted.reply); err != nil {
 		return err
 	}
-	if ping {
+	if ping && s.outstanding() || due && s.stuck() {
 		if err := s.makeWay(ctx); err != nil {
 			return err
 		}

@@ -54,6 +54,7 @@ type session struct {
 	xid    uint32            // of the last transaction
 	// askedShutdown is when the reporter asked last whether the server shuts down.
 	askedShutdown time.Time
+	heardBefore   int64 // see stuck
 
 	frameSince time.Time // of the first record of the frame
 	frameLeft  time.Time // when the one before was published
@@ -99,7 +100,7 @@ func (c *Capture) run(ctx context.Context, st *start) (err error) {
 	}
 	s := &session{
 		c: c, sock: newSocket(hijacked.Conn, c.cfg.ReadBytes), record: st.record, tables: map[uint32]*table{},
-		tail: st.tail.Last, tailEnd: st.tail.End, witness: st.witness, server: st.version, oids: st.oids, glance: st.glance, confirm: newConfirm(st.slot, st.tail.End),
+		tail: st.tail.Last, tailEnd: st.tail.End, witness: st.witness, server: st.version, oids: st.oids, glance: st.glance, heardBefore: -1, confirm: newConfirm(st.slot, st.tail.End),
 		streams: streams{spool: spool, open: map[uint32]*streamed{}},
 	}
 	defer s.sock.leave(time.Second)

@@ -42,13 +42,11 @@ func (s *source) shutsDown(ctx context.Context) bool {
 }
 
 // makeWay returns errShutdown if the server is being shut down. A walsender that waits for
-// the last confirmation asks for it again and again, and otherwise hardly ever. It belongs
-// to the reporter.
+// the last confirmation asks for it again and again, and otherwise hardly ever. Where the
+// reader cannot take what it asks, as while a full disk keeps the stream from being opened,
+// that is reason enough. It belongs to the reporter.
 func (s *session) makeWay(ctx context.Context) error {
-	s.mu.Lock()
-	outstanding := s.confirm.open()
-	s.mu.Unlock()
-	if !outstanding || time.Since(s.askedShutdown) < shutdownEvery {
+	if time.Since(s.askedShutdown) < shutdownEvery {
 		return nil
 	}
 	s.askedShutdown = time.Now()
@@ -56,4 +54,19 @@ func (s *session) makeWay(ctx context.Context) error {
 		return errShutdown
 	}
 	return nil
+}
+
+// outstanding reports whether the server has sent what is not confirmed.
+func (s *session) outstanding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.confirm.open()
+}
+
+// stuck reports whether the reader has read nothing since it was asked last, and is kept from
+// it. It belongs to the reporter.
+func (s *session) stuck() bool {
+	before := s.heardBefore
+	s.heardBefore = s.sock.heard.Load()
+	return s.heardBefore == before && !s.sock.filling.Load()
 }

@@ -69,3 +69,35 @@ func shutsDownWhileTheSinkIsAway(t *testing.T, major int, full bool) {
 		t.Errorf("%d changes, want %d", n, 1+rows)
 	}
 }
+
+// TestServerShutsDownWhileTheStreamCannotBeOpened, as while the disk under it is full.
+func TestServerShutsDownWhileTheStreamCannotBeOpened(t *testing.T) {
+	t.Parallel()
+	server := pgtest.StartServer(t, pgtest.Options{})
+	db := server.Database(t)
+	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
+	r := newRig(t, db, "t")
+	r.cfg.StatusInterval = 500 * time.Millisecond
+	r.stream.AutoApply(false)
+	r.startStreaming()
+	db.Exec("INSERT INTO t VALUES (1, 'x')")
+	r.drain()
+	r.stop()
+	open := r.stream.BlockOpen()
+	r.start()
+	db.Exec("INSERT INTO t VALUES (2, 'x')")
+	for pgtest.Value[int](db, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 0 {
+		pause(10 * time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := server.Stop(ctx, pgtest.Fast); err != nil {
+		t.Fatalf("%v; status %+v", err, r.c.Status())
+	}
+	if err := server.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	open()
+	r.drain()
+	r.want("insert public.t (1,x)", "insert public.t (2,x)")
+}

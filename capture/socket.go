@@ -34,6 +34,8 @@ type socket struct {
 	last     int // bytes of the last read
 	messages int // since then
 	deadline bool
+	heard    atomic.Int64 // reads that returned something
+	filling  atomic.Bool  // the reader is in fill, so nothing keeps it from reading
 	called   *atomic.Bool // somebody has set a deadline in the past; nil if nobody does
 	// unheard reports whether the server does not acknowledge what it is sent.
 	unheard func() bool
@@ -74,6 +76,8 @@ func (s *socket) next() (kind byte, payload []byte, ok bool, err error) {
 
 // fill reads more. It waits that long for something to come, or for ever if wait is zero.
 func (s *socket) fill(ctx context.Context, wait time.Duration) error {
+	s.filling.Store(true)
+	defer s.filling.Store(false)
 	s.room()
 	s.pace.wait(ctx, s.last/max(s.messages, 1))
 	s.messages = 0
@@ -102,6 +106,7 @@ func (s *socket) fill(ctx context.Context, wait time.Duration) error {
 	s.end += n
 	s.last = n
 	if n > 0 {
+		s.heard.Add(1)
 		s.pace.read(s.pace.now().Sub(before))
 		return nil // An error, if there is one, comes again.
 	}

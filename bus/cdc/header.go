@@ -109,6 +109,9 @@ func Open(data []byte) (Frame, error) {
 	if got := crc32.Checksum(data[checksumSize:], castagnoli); got != want {
 		return Frame{}, fmt.Errorf("%w: checksum %08x instead of %08x", ErrCorrupt, got, want)
 	}
+	if _, ok := skipValue(data[checksumSize:], wireDepth); !ok {
+		return Frame{}, fmt.Errorf("%w: the header is cut short", ErrCorrupt)
+	}
 	in := bytes.NewReader(data[checksumSize:])
 	dec := msgpack.NewDecoder(in)
 	var f Frame

@@ -152,6 +152,9 @@ func MarshalSchema(s *Schema) ([]byte, error) {
 // are consistent.
 func UnmarshalSchema(data []byte) (*Schema, error) {
 	s := new(Schema)
+	if rest, ok := skipValue(data, wireDepth); !ok || len(rest) > 0 {
+		return nil, fmt.Errorf("decode schema: %w", ErrCorrupt)
+	}
 	if err := msgpack.Unmarshal(data, s); err != nil {
 		return nil, fmt.Errorf("decode schema: %w", err)
 	}

@@ -41,6 +41,7 @@ type Stream struct {
 
 	// The faults.
 	gate      chan struct{} // Publish waits for it to be closed
+	opening   chan struct{} // Open does
 	failAfter int           // publishes until one fails; 0 is never
 	failStore bool          // the failing one is stored nevertheless
 	saves     int
@@ -140,11 +141,35 @@ func (s *Stream) SetState(value []byte) {
 }
 
 // Open starts a writing session and fences the one before.
-func (s *Stream) Open(context.Context) (capture.Publisher, error) {
+func (s *Stream) Open(ctx context.Context) (capture.Publisher, error) {
+	s.mu.Lock()
+	opening := s.opening
+	s.mu.Unlock()
+	if opening != nil {
+		select {
+		case <-opening:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.session++
 	return &publisher{s: s, session: s.session}, nil
+}
+
+// BlockOpen makes Open wait until open is called.
+func (s *Stream) BlockOpen() (open func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	opening := make(chan struct{})
+	s.opening = opening
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		close(opening)
+		s.opening = nil
+	}
 }
 
 // Block makes Publish wait until Unblock.

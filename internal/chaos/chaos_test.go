@@ -146,6 +146,11 @@ func TestRandomHistoriesReachTheSinkThroughRandomFaults(t *testing.T) {
 // showLogs keeps the logs of a run that has failed.
 func (r *run) showLogs() {
 	dir := os.Getenv(logsEnv)
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			r.t.Log(err)
+		}
+	}
 	for _, s := range r.stages {
 		text := s.log.String()
 		if dir != "" {
