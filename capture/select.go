@@ -182,7 +182,23 @@ func (s *survey) leave(t Table, reason string) {
 }
 
 // survey looks up the tables of a selection and the publication. id may be nil.
-func (c *Capture) survey(ctx context.Context, conn *pgx.Conn, version int, sel *Selection, id *identity) (*survey, error) {
+//
+// All is read in one snapshot: a table that is dropped between two would look as if somebody
+// had taken it out of the publication, and its last changes as if they were missing.
+func (c *Capture) survey(ctx context.Context, conn *pgx.Conn, version int, sel *Selection, id *identity) (s *survey, err error) {
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return nil, fmt.Errorf("look at the catalog: %w", err)
+	}
+	defer func() {
+		if rollbackErr := tx.Rollback(ctx); err == nil && rollbackErr != nil {
+			err = fmt.Errorf("look at the catalog: %w", rollbackErr)
+		}
+	}()
+	return c.surveyed(ctx, conn, version, sel, id)
+}
+
+func (c *Capture) surveyed(ctx context.Context, conn *pgx.Conn, version int, sel *Selection, id *identity) (*survey, error) {
 	s := &survey{version: version}
 	tables := make([]chosen, 0, len(sel.Tables))
 	for _, t := range sel.Tables {
