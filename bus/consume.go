@@ -131,11 +131,15 @@ func (c *Consumer) create(ctx context.Context, after uint64) (jetstream.Consumer
 		if err != nil {
 			return nil, err
 		}
+		delivered := created.CachedInfo().Delivered.Stream
+		if delivered <= after {
+			return created, nil
+		}
 		info, err := c.b.streamInfo(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if created.CachedInfo().Delivered.Stream < max(after+1, info.State.FirstSeq) {
+		if delivered < info.State.FirstSeq { // It begins where the stream does.
 			return created, nil
 		}
 		if err := c.b.js.DeleteConsumer(ctx, c.b.cfg.streamName(), c.name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {

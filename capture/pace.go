@@ -55,7 +55,8 @@ type pace struct {
 	inside func() int
 	// records tells that a read returns one record, which is one change, as through TLS.
 	records bool
-	// narrow tells that the socket can be full: it has a buffer of a fixed size.
+	// narrow tells that the socket can be full: it has a buffer of a fixed size. inside is
+	// known then.
 	narrow bool
 }
 
@@ -71,20 +72,23 @@ func (p *pace) wait(ctx context.Context, message int) {
 	if !p.busy() || p.records && p.inside() > 0 {
 		return
 	}
+	fills := p.narrow && message < largeMessage
+	if fills && p.inside() >= refilledBytes {
+		return
+	}
 	p.quiet(true)
 	defer p.quiet(false)
-	if p.inside == nil || !p.narrow || message >= largeMessage {
+	if fills {
+		p.fill(ctx)
+	} else {
 		p.sleep(ctx, tick)
-		return
 	}
-	if p.inside() >= refilledBytes {
-		return
-	}
+}
+
+// fill sleeps until the socket is full and the server has gathered more, or it does not fill.
+func (p *pace) fill(ctx context.Context) {
 	began, last, still := p.now(), 0, 0
-	for {
-		if !p.sleep(ctx, tick) {
-			return
-		}
+	for p.sleep(ctx, tick) {
 		n, took := p.inside(), p.now().Sub(began)
 		if n > last {
 			last, still = n, 0

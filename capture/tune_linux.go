@@ -28,10 +28,7 @@ func tuneSocket(conn net.Conn) {
 // unheard reports whether the peer has not acknowledged what was sent, although it was
 // sent again.
 func unheard(conn net.Conn) bool {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = t.NetConn()
-	}
-	tcp, ok := conn.(*net.TCPConn)
+	tcp, _, ok := plain(conn)
 	if !ok {
 		return false
 	}
@@ -122,10 +119,7 @@ func insideBytes(conn net.Conn) (inside func() int, records bool) {
 // quieten returns a function that switches wake-ups of a connection off and on. Without
 // it the runtime's poller wakes for every packet, nap or not.
 func quieten(conn net.Conn) func(on bool) {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = t.NetConn() // beneath TLS
-	}
-	tcp, ok := conn.(*net.TCPConn)
+	tcp, _, ok := plain(conn)
 	if !ok {
 		return func(bool) {}
 	}
