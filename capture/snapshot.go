@@ -57,7 +57,7 @@ type snapshots struct {
 
 func newSnapshots(c *Capture) *snapshots {
 	return &snapshots{
-		c: c, wake: make(chan struct{}, 1), room: room{bytes: roomFirst},
+		c: c, wake: make(chan struct{}, 1), room: room{bytes: roomLeast},
 		settings: SnapshotSettings{Workers: c.cfg.SnapshotWorkers, ChunkRows: c.cfg.SnapshotChunkRows, Rate: c.cfg.SnapshotRate},
 	}
 }

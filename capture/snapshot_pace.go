@@ -64,12 +64,16 @@ func (n *snapshots) pay(rows int) {
 }
 
 // room is how many bytes of rows may be in the stream that are not applied. Changes wait
-// behind them, so it follows the sink: it grows while rows are applied soon after they were
-// written, and is cut to half when they are not.
+// behind them, so it follows the sink, of which nothing is known at first: it begins small
+// and doubles, for rows that were written since it did, until some are not applied soon.
+// From then on it grows slowly while rows are applied soon after they were written, and is
+// cut to half when they are not.
 type room struct {
-	bytes int
-	ahead []aheadMark // in order
-	cut   time.Time   // when it was cut last
+	bytes   int
+	ahead   []aheadMark // in order
+	cut     time.Time   // when it was cut last
+	doubled time.Time   // when it was doubled last
+	known   bool        // the sink's limit has been met
 }
 
 // aheadMark is the end of rows that are not applied.
@@ -79,7 +83,6 @@ type aheadMark struct {
 }
 
 const (
-	roomFirst = 16 << 20
 	roomLeast = 2 << 20
 	// soon and late are times from the stream into the sink.
 	soon = 2 * time.Second
@@ -96,10 +99,14 @@ func (r *room) applied(at cdc.Position, now time.Time, most int) {
 	for len(r.ahead) > 0 && !r.ahead[0].at.After(at) {
 		m := r.ahead[0]
 		r.ahead = r.ahead[1:]
-		switch took := now.Sub(m.written); {
-		case m.written.Before(r.cut): // It has had its effect.
+		took := now.Sub(m.written)
+		r.known = r.known || took >= soon
+		switch {
+		case m.written.Before(r.cut), !r.known && m.written.Before(r.doubled): // It has had its effect.
 		case took > late:
 			r.bytes, r.cut = max(r.bytes/2, roomLeast), now
+		case took < soon && !r.known:
+			r.bytes, r.doubled = min(2*r.bytes, most), now
 		case took < soon:
 			r.bytes = min(r.bytes+r.bytes/4, most)
 		}

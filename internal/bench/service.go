@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dbmazz/dbmazz/internal/freeport"
 )
 
 // service is a process of dbmazz.
@@ -32,11 +33,11 @@ type usage struct {
 
 // launch starts dbmazz. The folder holds its queue; sink may be nil for capture alone.
 func (b *bench) launch(ctx context.Context, command, folder string, d *database, slot string) (*service, error) {
-	grpc, err := freeAddress(ctx)
+	grpc, err := freeport.PickAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
-	metrics, err := freeAddress(ctx)
+	metrics, err := freeport.PickAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -150,16 +151,6 @@ func orZero(err error) error {
 		return errors.New("exit status 0")
 	}
 	return err
-}
-
-func freeAddress(ctx context.Context) (string, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	address := listener.Addr().String()
-	return address, listener.Close()
 }
 
 // folder makes an empty folder for a queue.

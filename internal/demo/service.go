@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/dbmazz/dbmazz/internal/demo/shop"
+	"github.com/dbmazz/dbmazz/internal/freeport"
 	pb "github.com/dbmazz/dbmazz/proto/dbmazz"
 )
 
@@ -58,11 +58,11 @@ func tableList() string {
 
 // newService says how dbmazz is started.
 func newService(ctx context.Context, d *demo) (*service, error) {
-	grpcAddress, err := freeAddress(ctx)
+	grpcAddress, err := freeport.PickAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
-	metricsAddress, err := freeAddress(ctx)
+	metricsAddress, err := freeport.PickAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -253,14 +253,4 @@ func (n state) all() string {
 		return n.text() + ": " + t
 	}
 	return n.text()
-}
-
-func freeAddress(ctx context.Context) (string, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	address := listener.Addr().String()
-	return address, listener.Close()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dbmazz/dbmazz/apply/starrocks/starrockstest"
+	"github.com/dbmazz/dbmazz/internal/freeport"
 	"github.com/dbmazz/dbmazz/internal/pgtest"
 	pb "github.com/dbmazz/dbmazz/proto/dbmazz"
 )
@@ -184,12 +184,11 @@ func TestPrometheusShowsTheSameFiguresAndNoSecret(t *testing.T) {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.PickAddress(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return addr
 }
 
 func get(t *testing.T, url string, want int) string {

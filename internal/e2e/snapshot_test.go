@@ -119,12 +119,19 @@ func (r *rig) rowsRead(table string) int {
 	return pgtest.Value[int](r.db, "SELECT (COALESCE(idx_tup_fetch, 0) + seq_tup_read)::int FROM pg_stat_user_tables WHERE relname = $1", table)
 }
 
+// atFullSpeed ends the copy's throttle.
+func (s *service) atFullSpeed() {
+	s.t.Helper()
+	var rate uint64
+	s.succeeds(s.control.ReloadConfig(s.call(), &pb.ReloadConfigRequest{SnapshotRate: &rate}))
+}
+
 // TestACopyThatGoesOnReadsNothingTwice but what was under way when it was killed.
 func TestACopyThatGoesOnReadsNothingTwice(t *testing.T) {
 	t.Parallel()
 	const rows, chunk, kills = 6000, 100, 4
 	random := random(t)
-	r := setup(t, "CREATE TABLE item (id int PRIMARY KEY, v text)", "item").slowly(2500, chunk)
+	r := setup(t, "CREATE TABLE item (id int PRIMARY KEY, v text)", "item").slowly(400, chunk) // It ends long after the kills.
 	r.db.Exec("INSERT INTO item SELECT i, 'v' || i FROM generate_series(1, $1::int) i", rows)
 	before := r.rowsRead("item")
 	s := r.begin()
@@ -135,6 +142,7 @@ func TestACopyThatGoesOnReadsNothingTwice(t *testing.T) {
 		s.kill()
 		s = r.begin()
 	}
+	s.atFullSpeed()
 	s.copied()
 	// A chunk that is read and not written, and one that is written and not remembered.
 	eventually(t, "each row is read once", func() (bool, string) {

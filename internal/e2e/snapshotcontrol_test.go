@@ -287,8 +287,7 @@ func TestCopySettingsChangeWhileItRunsAndHoldOverARestart(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "snapshot_workers must be 1 to 64") {
 		t.Errorf("too many workers are answered %v", err)
 	}
-	rate = 0
-	s.succeeds(s.control.ReloadConfig(s.call(), &pb.ReloadConfigRequest{SnapshotRate: &rate}))
+	s.atFullSpeed()
 	s.copied()
 	r.same(s, "item")
 }
@@ -310,7 +309,7 @@ func TestChangesAreNotHeldUpByALongCopy(t *testing.T) {
 		}
 	}
 	t.Logf("%d looks during the copy: a change took %s at most; memory at most %d MiB", looks, worst.Round(time.Millisecond), s.rssPeak()>>20)
-	if looks < 2 || worst > 20*time.Second {
+	if looks < 2 || worst > 15*time.Second {
 		t.Errorf("%d looks, a change took %s", looks, worst)
 	}
 	if after := r.confirmed(); after <= before {

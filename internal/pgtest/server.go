@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/dbmazz/dbmazz/internal/freeport"
 )
 
 const (
@@ -120,7 +122,7 @@ func (s *Server) create(ctx context.Context, anyPort bool) error {
 	var err error
 	for range startAttempts {
 		if anyPort {
-			if s.port, err = freePort(ctx); err != nil {
+			if s.port, err = freeport.Pick(ctx); err != nil {
 				return err
 			}
 		}
@@ -220,16 +222,6 @@ func (s *Server) setPassword(ctx context.Context) error {
 // Connect opens a connection to a database as the superuser; the caller closes it.
 func (s *Server) Connect(ctx context.Context, database string) (*pgx.Conn, error) {
 	return pgx.Connect(ctx, s.URL(database))
-}
-
-func freePort(ctx context.Context) (int, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	return port, listener.Close()
 }
 
 func (s *Server) removeData() error {
