@@ -68,8 +68,11 @@ type bareResult struct {
 	Reads int
 }
 
-// bareRun has the bare reader, in a process of its own, read the changes.
-func (b *bench) bareRun(ctx context.Context, d *database) (m measured, err error) {
+// bareBinary is one more argument of the bare reader: it asks for values in PostgreSQL's binary form.
+const bareBinary = "binary"
+
+// bareRun has the bare reader, in a process of its own, read the changes. more are further arguments for it.
+func (b *bench) bareRun(ctx context.Context, d *database, more ...string) (m measured, err error) {
 	const slot = "bench_bare"
 	if err := d.slot(ctx, slot); err != nil {
 		return m, err
@@ -79,7 +82,7 @@ func (b *bench) bareRun(ctx context.Context, d *database) (m measured, err error
 	if err != nil {
 		return m, fmt.Errorf("find this program: %w", err)
 	}
-	cmd := exec.Command(self, bareCommand, d.server.URL(d.name), slot, d.mark) //nolint:noctx // Stopped in order, not by a context.
+	cmd := exec.Command(self, append([]string{bareCommand, d.server.URL(d.name), slot, d.mark}, more...)...) //nolint:noctx // Stopped in order, not by a context.
 	cmd.Env = childEnv()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -121,7 +124,8 @@ func (b *bench) bareRun(ctx context.Context, d *database) (m measured, err error
 // It looks at nothing but what kind each message is. Then it tells what it has seen and waits for its input to end, so
 // that the walsender is there to be looked at.
 func bare(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
-	if len(args) != 3 {
+	inBinary := len(args) == 4 && args[3] == bareBinary
+	if len(args) != 3 && !inBinary {
 		return errors.New("the bare reader wants a URL, a slot and a position")
 	}
 	end, err := cdc.ParseLSN(args[2])
@@ -140,6 +144,9 @@ func bare(ctx context.Context, args []string, in io.Reader, out io.Writer) error
 	protocol := "proto_version '2', streaming 'on'"
 	if version < 14 {
 		protocol = "proto_version '1'"
+	}
+	if inBinary {
+		protocol += ", binary 'true'"
 	}
 	// A write that took long has left a reader behind, which would take the first rows.
 	if err := conn.SyncConn(ctx); err != nil {

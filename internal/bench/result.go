@@ -87,9 +87,14 @@ func (r *runsOf) of(way string, figure func(*measured) float64) float64 {
 
 // ratio returns the median, over the pairs, of one way's figure by that of pg_recvlogical.
 func (r *runsOf) ratio(way string, figure func(*measured) float64) float64 {
+	return r.between(way, wayRecv, figure)
+}
+
+// between returns the median, over the pairs, of one way's figure by that of another.
+func (r *runsOf) between(way, other string, figure func(*measured) float64) float64 {
 	var values []float64
-	for i := range min(len(r.Ways[way]), len(r.Ways[wayRecv])) {
-		a, b := &r.Ways[way][i], &r.Ways[wayRecv][i]
+	for i := range min(len(r.Ways[way]), len(r.Ways[other])) {
+		a, b := &r.Ways[way][i], &r.Ways[other][i]
 		if a.Rows > 0 && b.Rows > 0 && figure(b) > 0 {
 			values = append(values, figure(a)/figure(b))
 		}
@@ -108,11 +113,12 @@ func walCPU(m *measured) float64    { return perRow(m.Walsender, m.Rows) }
 func mallocs(m *measured) float64   { return m.Mallocs / float64(max(m.Rows, 1)) }
 func peak(m *measured) float64      { return mega(m.Peak) }
 func megabytes(m *measured) float64 { return float64(m.Bytes) / 1e6 / m.Wall.Seconds() }
+func size(m *measured) float64      { return float64(m.Bytes) / float64(max(m.Rows, 1)) }
 
 // brief tells about one pair.
 func (r *runsOf) brief(n int) string {
 	var words []string
-	for _, way := range []string{wayRecv, wayBare, wayOne, wayCapture, wayDrain, waySplit} {
+	for _, way := range []string{wayRecv, wayBare, wayBinary, wayOne, wayCapture, wayDrain, waySplit} {
 		if len(r.Ways[way]) > n && r.Ways[way][n].Rows > 0 {
 			m := &r.Ways[way][n]
 			words = append(words, fmt.Sprintf("%s %.0fk/s %.2fus", way, rate(m)/1000, cpu(m)))

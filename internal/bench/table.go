@@ -12,6 +12,7 @@ func (r *result) markdown() string {
 	fmt.Fprintf(&out, "%s, %s, PostgreSQL %d, commit %s, load average at the start %s.\nCommand: `%s`. Medians of %d.\n",
 		r.Date, r.Machine, r.Postgres, r.Commit, r.Load, r.Command, r.Pairs)
 	r.throughput(&out)
+	r.binary(&out)
 	r.latency(&out)
 	r.footprint(&out)
 	if s := r.Snapshot; s != nil {
@@ -54,6 +55,25 @@ func (r *result) throughput(out *strings.Builder) {
 		row(out, t.Workload, number("%.1f", t.of(wayRecv, walCPU)), number("%.1f", t.of(wayBare, walCPU)), number("%.1f", t.of(wayOne, walCPU)),
 			number("%.2f", t.of(wayRecv, cpu)), number("%.2f", t.of(wayBare, cpu)), number("%.2f", t.of(wayCapture, cpu)), number("%.2f", t.of(wayDrain, cpu)), number("%.2f", t.of(wayOne, cpu)),
 			number("%.3f", t.of(wayCapture, mallocs)), number("%.3f", t.of(wayDrain, mallocs)), number("%.0f", t.of(wayOne, peak)))
+	}
+}
+
+// binary compares the forms in which the server can send values.
+func (r *result) binary(out *strings.Builder) {
+	begun := false
+	for i := range r.Throughput {
+		t := &r.Throughput[i]
+		if len(t.Ways[wayBinary]) == 0 {
+			continue
+		}
+		if !begun {
+			out.WriteString("\nValues in PostgreSQL's binary form instead of as text, to the bare reader; as multiples of those as text:\n\n")
+			row(out, "workload", "rows/s", "processor time of the walsender", "bytes")
+			row(out, "---", "---", "---", "---")
+			begun = true
+		}
+		times := func(of func(*measured) float64) string { return number("%.2f", t.between(wayBinary, wayBare, of)) }
+		row(out, t.Workload, times(rate), times(walCPU), times(size))
 	}
 }
 

@@ -26,6 +26,7 @@ type measured struct {
 const (
 	wayRecv    = "pg_recvlogical"
 	wayBare    = "bare reader"
+	wayBinary  = "bare reader, binary"
 	wayOne     = "end to end"
 	waySplit   = "two processes"
 	wayCapture = "capture to queue"
@@ -36,7 +37,7 @@ const (
 func (b *bench) throughput(ctx context.Context) error {
 	for name := range strings.SplitSeq(b.workloads, ",") {
 		w, _ := workloadNamed(name) // It was checked before.
-		if err := b.measure(ctx, w, b.rows, b.pairs, b.options.full && w.split); err != nil {
+		if err := b.measure(ctx, w, b.rows, b.pairs, b.options.full); err != nil {
 			return fmt.Errorf("workload %s: %w", w.name, err)
 		}
 	}
@@ -44,7 +45,7 @@ func (b *bench) throughput(ctx context.Context) error {
 }
 
 // measure makes the changes of a workload and reads them.
-func (b *bench) measure(ctx context.Context, w workload, rows, pairs int, split bool) (err error) {
+func (b *bench) measure(ctx context.Context, w workload, rows, pairs int, full bool) (err error) {
 	changes := w.changes(rows)
 	b.say("%s: make %d row changes", w.name, changes)
 	made := b.during(b.making(ctx))
@@ -62,10 +63,16 @@ func (b *bench) measure(ctx context.Context, w workload, rows, pairs int, split 
 		}{
 			{wayRecv, func() error { return runs.add(wayRecv)(b.recv(ctx, d)) }},
 			{wayBare, func() error { return runs.add(wayBare)(b.bareRun(ctx, d)) }},
+			{wayBinary, func() error {
+				if !full || d.server.Major() < 14 {
+					return nil // PostgreSQL has the option from 14 on.
+				}
+				return runs.add(wayBinary)(b.bareRun(ctx, d, bareBinary))
+			}},
 			{wayOne, func() error { return runs.add(wayOne)(b.together(ctx, d)) }},
 			{wayCapture, func() error { return b.staged(ctx, d, &runs) }},
 			{waySplit, func() error {
-				if !split {
+				if !full || !w.split {
 					return nil
 				}
 				return runs.add(waySplit)(b.apart(ctx, d))
