@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -412,5 +413,57 @@ func TestALostCheckpointIsNotTakenForABeginning(t *testing.T) {
 		if len(sink.arrived) > 0 {
 			t.Fatalf("%s: the sink was called", name)
 		}
+	}
+}
+
+// aheadRecorder notes what it is asked to encode.
+type aheadRecorder struct {
+	*recorder
+	encodes chan int // rows
+	used    atomic.Int64
+}
+
+func (r *aheadRecorder) Encode(b *apply.TableBatch) any {
+	r.encodes <- len(b.Rows)
+	return len(b.Rows)
+}
+
+func (r *aheadRecorder) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result, error) {
+	if b.Encoded == any(len(b.Rows)) {
+		r.used.Add(1)
+	}
+	return r.recorder.Apply(ctx, b)
+}
+
+func TestAFullBatchIsEncodedWhileTheOneBeforeIsLoaded(t *testing.T) {
+	t.Parallel()
+	sink := &aheadRecorder{recorder: newRecorder(), encodes: make(chan int, 10)}
+	sink.hold = make(chan struct{})
+	b := newBench(t, apply.Config{FlushBytes: 60, MinSpacing: time.Millisecond}, sink)
+	b.transaction(t, b.insert("a", "1", "x"))
+	<-sink.arrived // It is held there.
+	b.transaction(t, b.insert("b", "1", "x"))
+	select {
+	case <-sink.encodes:
+		t.Error("a batch that others may join was encoded")
+	case <-time.After(50 * time.Millisecond):
+	}
+	b.transaction(t, func(w *cdc.Writer) {
+		for i := range 30 {
+			b.insert(fmt.Sprint("c", i), "1", "x")(w)
+		}
+	})
+	select {
+	case n := <-sink.encodes:
+		if n != 31 {
+			t.Errorf("%d rows were encoded, want 31", n)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("a full batch waits, and nothing was encoded")
+	}
+	close(sink.hold)
+	b.drain(t)
+	if n := sink.used.Load(); n != 1 || len(sink.encodes) > 0 {
+		t.Errorf("%d batches came encoded, and %d more were encoded; want 1 and 0", n, len(sink.encodes))
 	}
 }

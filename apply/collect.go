@@ -289,7 +289,8 @@ type batch struct {
 	frames     []frameEnd
 	checkpoint cdc.Checkpoint // what holds once the batch is applied
 	// open tells that the end of the last transaction is not in the batch.
-	open bool
+	open  bool
+	ahead *ahead // what was done for it before its turn, or nil
 	// reached tells that there is no batch because a replay has reached this limit.
 	reached limit
 }

@@ -212,7 +212,7 @@ func (l *letterer) part(load *loader, b *TableBatch, p plan, units []unit, at pa
 	part := *b
 	part.ID = fmt.Sprintf("%s-i%d-%d", b.ID, at.Done, at.End)
 	part.Rows = pick(b.Rows, units[at.Done:at.End])
-	part.Bytes = bytesOf(part.Rows)
+	part.Bytes, part.Encoded = bytesOf(part.Rows), nil
 	refused, err := load.send(&part, func(row *RowError) error { return l.bounded(at, row) })
 	if err != nil {
 		return at, err

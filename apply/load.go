@@ -52,7 +52,7 @@ func (l *loader) load(ctx context.Context, b *batch) error {
 }
 
 func (l *loader) apply(ctx context.Context, b *batch) error {
-	tables := split(b.changes)
+	tables := l.tables(b)
 	p, err := l.plan(ctx, b, tables)
 	if err != nil {
 		return err
@@ -92,13 +92,24 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 	return nil
 }
 
+// tables returns the share of each table, of what was done ahead if something was.
+func (l *loader) tables(b *batch) []*tableChanges {
+	if b.ahead == nil {
+		return split(b.changes)
+	}
+	return b.ahead.tables
+}
+
 // plan records what the batch is before anything of it reaches the sink, or returns the
 // plan that was recorded for it before a crash.
 func (l *loader) plan(ctx context.Context, b *batch, tables []*tableChanges) (plan, error) {
 	if l.ledger.state.Plan == nil {
 		p := plan{
 			From: l.ledger.state.Checkpoint.Position, To: b.last(), Open: b.open,
-			SyncedAt: l.now().UTC().Truncate(time.Microsecond),
+			SyncedAt: syncedAt(l.now()),
+		}
+		if b.ahead != nil {
+			p.SyncedAt = b.ahead.syncedAt
 		}
 		if l.letters != nil {
 			var err error
@@ -151,11 +162,16 @@ type tableChanges struct {
 	count   int // of changes
 	changes []*change
 	rows    []Row // what compact has made of them
+	encoded any   // what the sink has made of the rows, with the time of the batch
 }
 
-func (t *tableChanges) compact() (err error) {
-	if t.rows == nil {
-		t.rows, err = compact(t.schema, t.changes)
+func (t *tableChanges) compact() error {
+	if t.rows != nil {
+		return nil
+	}
+	rows, err := compact(t.schema, t.changes)
+	if err == nil {
+		t.rows = rows
 	}
 	return err
 }
@@ -196,12 +212,13 @@ func (l *loader) table(ctx context.Context, t *tableChanges, p plan) error {
 	if err := t.compact(); err != nil {
 		return err
 	}
-	rows := t.rows
+	rows, encoded := t.rows, t.encoded
 	if aside := p.Aside[t.schema.OID]; len(aside) > 0 {
 		var err error
 		if rows, err = l.letters.follow(t, p, aside); err != nil {
 			return err
 		}
+		encoded = nil
 	}
 	if l.replay != nil {
 		rows = l.replay.rows(t.schema, rows, p)
@@ -211,7 +228,7 @@ func (l *loader) table(ctx context.Context, t *tableChanges, p plan) error {
 	}
 	b := &TableBatch{
 		ID: l.id(t.schema, p), Schema: t.schema, Rows: rows, SyncedAt: p.SyncedAt, Bytes: bytesOf(rows),
-		Guarded: l.replay != nil && l.replay.config.Guarded,
+		Guarded: l.replay != nil && l.replay.config.Guarded, Encoded: encoded,
 	}
 	if l.letters == nil {
 		_, err := l.send(b, nil)

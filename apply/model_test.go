@@ -3,6 +3,7 @@ package apply_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ type model struct {
 	sink                *memSink
 	letters             *memLetters // nil for none
 	flushBytes          int
+	slow                bool // calls take so long that the next batch is worked on
 	lives               []*life
 }
 
@@ -131,8 +133,34 @@ func (l *life) Prepare(ctx context.Context, s *cdc.Schema) error {
 	return l.m.sink.Prepare(ctx, s)
 }
 
+// encodedRows counts the batches that came with what Encode had made of them.
+var encodedRows atomic.Int64
+
+// Encode implements [apply.Encoder].
+func (l *life) Encode(b *apply.TableBatch) any { return rowsText(b) }
+
+// rowsText is what Encode may depend on.
+func rowsText(b *apply.TableBatch) string {
+	text := fmt.Sprint(b.SyncedAt, b.Schema.Name(), b.Bytes)
+	for _, r := range b.Rows {
+		text += fmt.Sprint(r.Op, r.KeyOnly, r.Partial, r.Optional, texts(r.Tuple), texts(r.MovedFrom), r.Position)
+	}
+	return text
+}
+
 func (l *life) Apply(ctx context.Context, b *apply.TableBatch) (apply.Result, error) {
 	l.mayWrite("load " + b.ID)
+	if b.Encoded != nil {
+		encodedRows.Add(1)
+		if b.Encoded != any(rowsText(b)) {
+			l.m.sink.mu.Lock()
+			l.m.sink.broken("batch %s comes with what was made of %s, and is %s", b.ID, b.Encoded, rowsText(b))
+			l.m.sink.mu.Unlock()
+		}
+	}
+	if l.m.slow {
+		<-time.NewTimer(3 * time.Millisecond).C
+	}
 	f := l.m.draw(&l.m.calls)
 	result, err := l.m.sink.Apply(context.WithValue(ctx, faultKey{}, f), b)
 	l.happen(f)
@@ -222,6 +250,9 @@ func TestRandomHistoriesReachTheSinkExactlyThroughCrashesAndLostAnswers(t *testi
 		m.run(t)
 		o.compare(t, m.sink, nil)
 	})
+	if encodedRows.Load() == 0 {
+		t.Error("no batch was worked on before its turn")
+	}
 }
 
 // newModel draws what goes wrong.
@@ -234,6 +265,7 @@ func newModel(t *rapid.T, o *oracle) *model {
 		flushBytes: rapid.IntRange(1, 200).Draw(t, "flush bytes"),
 	}
 	m.sink.hard = rapid.Bool().Draw(t, "hard deletes")
+	m.slow = rapid.Bool().Draw(t, "slow")
 	return m
 }
 

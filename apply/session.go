@@ -138,6 +138,7 @@ func (s *session) collect(ctx context.Context) error {
 		c.only, c.replay = s.replay.tables, true
 	}
 	p := pacer{planned: s.ledger.state.Plan}
+	var done *ahead
 	for {
 		settings, paused, draining, changed := s.controls()
 		c.limit = s.limited()
@@ -150,6 +151,10 @@ func (s *session) collect(ctx context.Context) error {
 		}
 		if c.empty() && len(s.frames) == 0 && s.consumer.Pending() == 0 {
 			s.recovered()
+		}
+		gains := due && p.planned == nil && s.gains(c, n, done)
+		if gains {
+			wait = aheadWait
 		}
 		frames, want, timer := s.frames, s.want, time.NewTimer(wait)
 		if !p.room(c, s.config) {
@@ -170,11 +175,18 @@ func (s *session) collect(ctx context.Context) error {
 				break
 			}
 			b := c.cut(n, checkpoint)
+			if done.fits(b.changes, time.Now()) {
+				b.ahead = done
+			}
+			done = nil
 			checkpoint = b.checkpoint
 			p.taken(time.Now(), c)
 			s.waiting(c)
 			s.cut <- b
 		case <-timer.C:
+			if gains {
+				done = s.ahead(c.changes[:n])
+			}
 		case <-changed:
 		case <-ctx.Done():
 			err = ctx.Err()

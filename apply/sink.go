@@ -88,6 +88,16 @@ type TableChecker interface {
 	CheckTables(ctx context.Context, schemas []*cdc.Schema) error
 }
 
+// Encoder is what a [Sink] may implement too, to do a part of Apply's work for a batch while
+// the one before is being applied.
+type Encoder interface {
+	// Encode makes what can be made of the batch, which has no ID yet, and returns it, or
+	// nil if there is nothing to gain. It calls nobody and changes nothing, and may be
+	// called while a call for the same table is running. Apply gets it back in
+	// TableBatch.Encoded if it is of the same rows and time; it may never be asked to.
+	Encode(batch *TableBatch) any
+}
+
 // ConfigChecker is what a [Sink] may implement too, to compare its configuration with the
 // tables of the source as they are.
 type ConfigChecker interface {
@@ -133,6 +143,8 @@ type TableBatch struct {
 	SyncedAt time.Time
 	// Bytes is the sum of the rows' wire bytes, for sizing.
 	Bytes int
+	// Encoded is what [Encoder] has made of the rows, or nil. A call of Apply uses it up.
+	Encoded any
 }
 
 // Op is what happened to the row.

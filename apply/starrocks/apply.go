@@ -31,12 +31,12 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 	if err != nil {
 		return apply.Result{}, err
 	}
+	if e := s.encoded(l, batch); e != nil {
+		return e.apply(ctx, batch)
+	}
 	buffer := s.take(l.bodyBytes(batch))
 	defer func() { s.buffers.Put(buffer) }()
-	run := &applyRun{
-		sink: s, layout: l, batch: batch,
-		writer: newWriter(l, s.config.DeleteMode, batch.SyncedAt.UTC().Format(synced)),
-	}
+	run := s.run(l, batch)
 	if l.appends {
 		err := run.appendRows(ctx, buffer)
 		run.countNulls(ctx)
@@ -54,6 +54,13 @@ func (s *Sink) Apply(ctx context.Context, batch *apply.TableBatch) (apply.Result
 	err = run.deleteGuarded(ctx)
 	run.countNulls(ctx)
 	return run.result, err
+}
+
+func (s *Sink) run(l *layout, batch *apply.TableBatch) *applyRun {
+	return &applyRun{
+		sink: s, layout: l, batch: batch,
+		writer: newWriter(l, s.config.DeleteMode, batch.SyncedAt.UTC().Format(synced)),
+	}
 }
 
 func (s *Sink) layoutOf(schema *cdc.Schema) (*layout, error) {
@@ -247,12 +254,26 @@ func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
 			return nil
 		}
 	}
-	body := append((*buffer)[:0], '[')
-	rows := int64(0)
-	for _, i := range g.rows {
+	for rows := g.rows; len(rows) > 0; {
+		body, n, err := a.body(g, rows, buffer)
+		if err != nil {
+			return err
+		}
+		if err := a.send(ctx, g, body, int64(n)); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// body encodes as many of the rows of a group as one load takes, and returns how many these are.
+func (a *applyRun) body(g *group, rows []int32, buffer *[]byte) (body []byte, n int, err error) {
+	body = append((*buffer)[:0], '[')
+	for n, i := range rows {
 		row := &a.batch.Rows[i]
-		before := len(body)
-		if rows > 0 {
+		before, nulled := len(body), a.writer.nulled
+		if n > 0 {
 			body = append(body, ',')
 		}
 		as := g.as
@@ -261,24 +282,16 @@ func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
 		}
 		var refused columnRefusal
 		if body, refused = a.writer.append(body, row, row.Tuple, as); refused.refusal != nil {
-			return a.refused(int(i), refused)
+			return nil, 0, a.refused(int(i), refused)
 		}
 		*buffer = body
-		if rows == 0 || len(body) < a.sink.config.MaxBodyBytes {
-			rows++
-			continue
+		if n > 0 && len(body) >= a.sink.config.MaxBodyBytes {
+			a.writer.nulled = nulled // The row is the first of the next load.
+			return append(body[:before], ']'), n, nil
 		}
-		// The row is the first of the next load.
-		last := append([]byte(nil), body[before+1:]...)
-		if err := a.send(ctx, g, append(body[:before], ']'), rows); err != nil {
-			return err
-		}
-		body = append(append(body[:0], '['), last...)
-		rows = 1
 	}
-	body = append(body, ']')
-	*buffer = body
-	return a.send(ctx, g, body, rows)
+	*buffer = append(body, ']')
+	return *buffer, len(rows), nil
 }
 
 // label returns that of the next load.
