@@ -150,7 +150,9 @@ func parseServers(list string) (servers, error) {
 			text = "nats://" + text
 		}
 		u, err := url.Parse(text)
-		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+		// A password with one of these that is not encoded would be a host in part.
+		more := strings.ContainsAny(text, "?#") || err == nil && strings.Trim(u.Path, "/") != ""
+		if err != nil || more || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			return servers{}, fmt.Errorf("number %d of the NATS URLs is not nats://host:port or tls://host:port; percent-encode special characters of a password", i+1)
 		}
 		s.urls, s.hosts = append(s.urls, text), append(s.hosts, u.Host)
