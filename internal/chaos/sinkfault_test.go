@@ -68,6 +68,10 @@ func script(kind starrockstest.FaultKind) func(*run, *rand.Rand) func() {
 			f.Delay = starrockstest.Duration(time.Duration(random.IntN(800)) * time.Millisecond)
 		case starrockstest.FaultBEDies, starrockstest.FaultFEDown:
 			f.Delay = starrockstest.Duration(time.Duration(50+random.IntN(800)) * time.Millisecond)
+		case starrockstest.FaultEvictLost:
+			if r.shape.keyless {
+				f.Table = `\.event$` // Of the others each load may be sent again.
+			}
 		case starrockstest.FaultFilteredRow: // See docs/guarantees.md for what a crash just behind it would do.
 			f.Count = 1
 		case starrockstest.FaultPublishTimeout:
