@@ -146,13 +146,15 @@ func parseServers(list string) (servers, error) {
 	var s servers
 	for i, text := range strings.Split(list, ",") {
 		text = strings.TrimSpace(text)
+		// A password with a comma, a hash or the like that is not encoded would be a host in part.
+		torn := strings.ContainsAny(text, "?#")
 		if !strings.Contains(text, "://") {
+			torn = torn || strings.Contains(text, "@")
 			text = "nats://" + text
 		}
 		u, err := url.Parse(text)
-		// A password with one of these that is not encoded would be a host in part.
-		more := strings.ContainsAny(text, "?#") || err == nil && strings.Trim(u.Path, "/") != ""
-		if err != nil || more || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+		torn = torn || err == nil && strings.Trim(u.Path, "/") != ""
+		if err != nil || torn || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			return servers{}, fmt.Errorf("number %d of the NATS URLs is not nats://host:port or tls://host:port; percent-encode special characters of a password", i+1)
 		}
 		s.urls, s.hosts = append(s.urls, text), append(s.hosts, u.Host)

@@ -31,8 +31,11 @@ func TestUnreachableServerIsNamed(t *testing.T) {
 
 func TestMalformedURLsShowNothing(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"nats://u:hunter2@:x:y", "http://u:hunter2@host", "nats://u:hunter2@", "nats://ok:4222,,", "nats://u:hun%zzter2@host:4222",
-		"nats://u:hunter2:#@host:4222", "nats://u:12?hunter2@host:4222", "nats://hunter2/@host:4222", "nats://u:12/hunter2"} {
+	for _, url := range []string{
+		"nats://u:hunter2@:x:y", "http://u:hunter2@host", "nats://u:hunter2@", "nats://ok:4222,,", "nats://u:hun%zzter2@host:4222",
+		"nats://u:hunter2:#@host:4222", "nats://u:12?hunter2@host:4222", "nats://hunter2/@host:4222", "nats://u:12/hunter2",
+		"nats://u:12,hunter2@host:4222",
+	} {
 		_, err := bus.New(bus.Config{Pipeline: "test", URL: url})
 		if err == nil || !strings.Contains(err.Error(), "NATS URL") || strings.Contains(err.Error(), "ter2") {
 			t.Errorf("%s: %v", url, err)
