@@ -11,9 +11,6 @@ import (
 // aheadMax is for how long what was done ahead is of use: the rows carry its time.
 const aheadMax = time.Minute
 
-// aheadWait is how long a full batch waits for a loader that may be about to ask for it.
-const aheadWait = time.Millisecond
-
 // ahead is what was done for a batch while the one before was being loaded.
 type ahead struct {
 	changes  []change // of the batch

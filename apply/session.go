@@ -154,7 +154,7 @@ func (s *session) collect(ctx context.Context) error {
 		}
 		gains := due && p.planned == nil && s.gains(c, n, done)
 		if gains {
-			wait = aheadWait
+			wait = s.config.MinSpacing // A loader that asks sooner has nothing to wait for.
 		}
 		frames, want, timer := s.frames, s.want, time.NewTimer(wait)
 		if !p.room(c, s.config) {
