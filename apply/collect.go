@@ -298,6 +298,14 @@ type batch struct {
 // last returns the position of the last change.
 func (b *batch) last() cdc.Position { return b.changes[len(b.changes)-1].pos }
 
+// tables returns the share of each table, as it was made ahead if it was.
+func (b *batch) tables() []*tableChanges {
+	if b.ahead == nil {
+		return split(b.changes)
+	}
+	return b.ahead.tables
+}
+
 // release gives the room of a batch that is over to a later one.
 func (b *batch) release() {
 	changeSlabs.give(b.changes)

@@ -52,7 +52,7 @@ func (l *loader) load(ctx context.Context, b *batch) error {
 }
 
 func (l *loader) apply(ctx context.Context, b *batch) error {
-	tables := l.tables(b)
+	tables := b.tables()
 	p, err := l.plan(ctx, b, tables)
 	if err != nil {
 		return err
@@ -90,14 +90,6 @@ func (l *loader) apply(ctx context.Context, b *batch) error {
 		rowSlabs.give(t.rows)
 	}
 	return nil
-}
-
-// tables returns the share of each table, of what was done ahead if something was.
-func (l *loader) tables(b *batch) []*tableChanges {
-	if b.ahead == nil {
-		return split(b.changes)
-	}
-	return b.ahead.tables
 }
 
 // plan records what the batch is before anything of it reaches the sink, or returns the

@@ -175,13 +175,17 @@ func (s *memSink) own(b *apply.TableBatch) {
 	}
 }
 
+func rowText(r *apply.Row) string {
+	return fmt.Sprint(r.Op, r.KeyOnly, r.Partial, r.Optional, texts(r.Tuple), texts(r.MovedFrom), r.Position)
+}
+
 // content is what is equal if a batch is formed again, and checks its form.
 func (s *memSink) content(b *apply.TableBatch) string {
 	content := fmt.Sprint(b.SyncedAt)
 	keys := map[string]bool{}
 	last := cdc.Position{}
 	for _, r := range b.Rows {
-		content += fmt.Sprint(r.Op, r.KeyOnly, r.Partial, r.Optional, texts(r.Tuple), texts(r.MovedFrom), r.Position)
+		content += rowText(&r)
 		if len(b.Schema.Key) == 0 {
 			if !r.Position.After(last) || r.Partial || r.Optional || r.KeyOnly || r.MovedFrom != nil {
 				s.broken("row %s of batch %s is not one change after %s", r.Position, b.ID, last)

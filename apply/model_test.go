@@ -142,8 +142,8 @@ func (l *life) Encode(b *apply.TableBatch) any { return rowsText(b) }
 // rowsText is what Encode may depend on.
 func rowsText(b *apply.TableBatch) string {
 	text := fmt.Sprint(b.SyncedAt, b.Schema.Name(), b.Bytes)
-	for _, r := range b.Rows {
-		text += fmt.Sprint(r.Op, r.KeyOnly, r.Partial, r.Optional, texts(r.Tuple), texts(r.MovedFrom), r.Position)
+	for i := range b.Rows {
+		text += rowText(&b.Rows[i])
 	}
 	return text
 }

@@ -142,20 +142,29 @@ func (s *Stream) SetState(value []byte) {
 
 // Open starts a writing session and fences the one before.
 func (s *Stream) Open(ctx context.Context) (capture.Publisher, error) {
-	s.mu.Lock()
-	opening := s.opening
-	s.mu.Unlock()
-	if opening != nil {
-		select {
-		case <-opening:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+	if err := s.pass(ctx, &s.opening); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.session++
 	return &publisher{s: s, session: s.session}, nil
+}
+
+// pass waits until a gate of the stream is open, which it is if there is none.
+func (s *Stream) pass(ctx context.Context, of *chan struct{}) error {
+	s.mu.Lock()
+	gate := *of
+	s.mu.Unlock()
+	if gate == nil {
+		return nil
+	}
+	select {
+	case <-gate:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // BlockOpen makes Open wait until open is called.
@@ -328,16 +337,8 @@ var errScripted = errors.New("scripted fault")
 
 // Publish stores a frame.
 func (p *publisher) Publish(ctx context.Context, frame []byte, h cdc.Header, stored func([]byte)) error {
-	s := p.s
-	s.mu.Lock()
-	gate := s.gate
-	s.mu.Unlock()
-	if gate != nil {
-		select {
-		case <-gate:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if err := p.s.pass(ctx, &p.s.gate); err != nil {
+		return err
 	}
 	if err := p.store(frame, h); err != nil {
 		return err
