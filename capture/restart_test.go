@@ -49,7 +49,11 @@ func TestFailuresOfTheStreamLoseAndDoubleNothing(t *testing.T) {
 	r.startStreaming()
 	var want []string
 	for round := range 30 {
-		r.stream.FailPublish(rnd.IntN(12), rnd.IntN(2) == 0)
+		// A fault that has not come yet stays: how many there are must not hang on how
+		// fast this machine is.
+		if !r.stream.FailureDue() {
+			r.stream.FailPublish(rnd.IntN(12), rnd.IntN(2) == 0)
+		}
 		for range 5 {
 			from := len(want) + 1
 			to := from + rnd.IntN(60)

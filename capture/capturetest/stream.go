@@ -204,6 +204,13 @@ func (s *Stream) FailPublish(n int, stored bool) {
 	s.failAfter, s.failStore = n+1, stored
 }
 
+// FailureDue tells that a failure was asked for that has not come yet.
+func (s *Stream) FailureDue() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failAfter > 0
+}
+
 // AutoApply says whether the sink applies at once what is published.
 func (s *Stream) AutoApply(on bool) {
 	s.mu.Lock()
