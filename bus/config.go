@@ -13,14 +13,14 @@ import (
 // Defaults and bounds of [Config].
 const (
 	DefaultMaxBytes   = 10 << 30
-	DefaultWindow     = 32
+	DefaultWindow     = 16
 	DefaultFetchBytes = 8 << 20
 
 	// MinMaxBytes leaves room for a few frames of the largest ordinary size and
 	// for the last complete frame, which is never purged.
 	MinMaxBytes = 1 << 20
 
-	defaultWindowBytes   = 32 << 20
+	defaultWindowBytes   = 8 << 20
 	defaultDiskReserve   = 256 << 20
 	defaultJanitorPeriod = 2 * time.Second
 
@@ -88,10 +88,10 @@ type Config struct {
 	JanitorPeriod time.Duration
 
 	// Window bounds the messages that are published but not yet stored.
-	// Defaults to 32.
+	// Defaults to 16.
 	Window int
 	// WindowBytes bounds the same in bytes; one message may always be under
-	// way. Defaults to 32 MiB.
+	// way. Defaults to 8 MiB.
 	WindowBytes int
 	// FetchBytes bounds what is delivered to a consumer ahead of its Next. The
 	// server's largest message always fits. Defaults to 8 MiB; above 48 MiB the

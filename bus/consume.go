@@ -125,9 +125,19 @@ const (
 // write of it may be under way, which then makes the file again; a consumer that is created
 // under the same name at that moment takes it for its own, and never delivers what the one
 // before had under way. It shows in what it has delivered before it was asked for anything.
+// Or else the creation fails, since the folder of the state goes while it is being written.
 func (c *Consumer) create(ctx context.Context, after uint64) (jetstream.Consumer, error) {
+	var failed error
 	for range createAttempts {
 		created, err := c.b.js.CreateConsumer(ctx, c.b.cfg.streamName(), c.serverConfig(after))
+		if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeConsumerCreate {
+			// The files of the one before went while those of this one came.
+			if !pauseFor(ctx, createPause) {
+				return nil, err
+			}
+			failed = err
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -146,15 +156,26 @@ func (c *Consumer) create(ctx context.Context, after uint64) (jetstream.Consumer
 			return nil, fmt.Errorf("delete one with the state of the one before: %w", err)
 		}
 		c.b.log.DebugContext(ctx, "a consumer came with the state of the one before", "consumer", c.name)
-		timer := time.NewTimer(createPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !pauseFor(ctx, createPause) {
 			return nil, ctx.Err()
 		}
 	}
+	if failed != nil {
+		return nil, failed
+	}
 	return nil, errors.New("it comes with the state of the one before, however often it is deleted")
+}
+
+// pauseFor reports whether ctx lasted for so long.
+func pauseFor(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // serverConfig is what the server keeps of a session that starts after the sequence.

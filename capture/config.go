@@ -36,8 +36,10 @@ type Config struct {
 	// refused, and one that joins later is left out. Defaults to not looking at that.
 	Target func(Table) string
 
-	// FrameBytes closes a frame; one record may exceed it. Larger frames cost less
-	// per row and wait longer for the disk. Defaults to 256 KiB.
+	// FrameBytes closes a frame by the size of its records before they are packed; one
+	// record may exceed it. Larger frames cost less per row and wait longer for the disk.
+	// Defaults to 960 KiB, so that most frames are one message of a NATS server, whose
+	// default is 1 MiB.
 	FrameBytes int
 	// FrameDelay is how long a frame that is not empty waits for more once nothing
 	// comes in. While changes keep coming it may wait five times as long. Defaults
@@ -49,7 +51,7 @@ type Config struct {
 	// 20 ms.
 	FrameSpacing time.Duration
 	// Window is how many frame buffers are kept for reuse; it should match the
-	// number of frames that the stream takes before it blocks. Defaults to 32.
+	// number of frames that the stream takes before it blocks. Defaults to 8.
 	Window int
 	// ReadBytes is the size of the socket buffer in this process. It grows for a
 	// single larger message and shrinks again. Defaults to 1 MiB.
@@ -132,10 +134,10 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.FrameBytes = cmp.Or(c.FrameBytes, 256<<10)
+	c.FrameBytes = cmp.Or(c.FrameBytes, 960<<10)
 	c.FrameDelay = cmp.Or(c.FrameDelay, 2*time.Millisecond)
 	c.FrameSpacing = cmp.Or(c.FrameSpacing, 20*time.Millisecond)
-	c.Window = cmp.Or(c.Window, 32)
+	c.Window = cmp.Or(c.Window, 8)
 	c.ReadBytes = cmp.Or(c.ReadBytes, 1<<20)
 	c.StatusInterval = cmp.Or(c.StatusInterval, 10*time.Second)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 10*time.Second)

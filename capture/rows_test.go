@@ -269,6 +269,7 @@ func TestLargeTransactionSpansFrames(t *testing.T) {
 	db := pgtest.Database(t)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := newRig(t, db, "t")
+	r.cfg.FrameBytes = 256 << 10
 	r.startStreaming()
 	db.Exec("INSERT INTO t SELECT i, repeat('v', 100) FROM generate_series(1, 20000) i")
 	r.drain()

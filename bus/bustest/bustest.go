@@ -5,9 +5,11 @@ package bustest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strconv"
 	"testing"
 	"time"
@@ -121,9 +123,13 @@ func (s *Source) Frame(transactions, payload int) ([]byte, cdc.Header) {
 	return data, header
 }
 
-// payloadOf repeats the text up to the size.
+// payloadOf makes bytes of the text, always the same, that no packing makes smaller: what
+// frames are in the tests of the bus is as large as the tests say.
 func payloadOf(text string, size int) []byte {
-	return bytes.Repeat([]byte(text), size/len(text)+1)[:size]
+	seed := sha256.Sum256([]byte(text))
+	payload := make([]byte, size)
+	_, _ = rand.NewChaCha8(seed).Read(payload) // It never fails.
+	return payload
 }
 
 // Checker verifies that frames hold every number once and in order.

@@ -11,8 +11,12 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// FormatVersion is the version of the frame format that this package writes.
-const FormatVersion = 1
+const (
+	// FormatVersion is the version of the frame format that this package writes.
+	FormatVersion = 2
+	// formatOldest is the oldest version that it reads. Version 1 packed nothing.
+	formatOldest = 1
+)
 
 // checksumSize is a MessagePack uint32: the code and four bytes.
 const checksumSize = 5
@@ -45,6 +49,8 @@ type Header struct {
 	Total uint64 `msgpack:"c"`
 	// CommitTime is that of the last transaction, in microseconds since 1970 UTC.
 	CommitTime int64 `msgpack:"t"`
+	// Packing is how the records, which follow, are packed.
+	Packing Packing `msgpack:"z,omitempty"`
 	// Schemas are those that the records refer to by index.
 	Schemas []SchemaRef `msgpack:"s"`
 }
@@ -93,7 +99,7 @@ func (p *Position) DecodeMsgpack(dec *msgpack.Decoder) error {
 	return nil
 }
 
-// Frame is an opened frame: its header, and its records still in wire form.
+// Frame is an opened frame: its header, and its records still packed.
 type Frame struct {
 	Header Header
 	body   []byte
@@ -118,8 +124,8 @@ func Open(data []byte) (Frame, error) {
 	if err := dec.Decode(&f.Header); err != nil {
 		return Frame{}, fmt.Errorf("%w: decode header: %w", ErrCorrupt, err)
 	}
-	if f.Header.Version != FormatVersion {
-		return Frame{}, fmt.Errorf("frame has format version %d, this program reads %d: run the version that wrote it, or a newer one", f.Header.Version, FormatVersion)
+	if v := f.Header.Version; v < formatOldest || v > FormatVersion {
+		return Frame{}, fmt.Errorf("frame has format version %d, this program reads %d to %d: run the version that wrote it, or a newer one", v, formatOldest, FormatVersion)
 	}
 	if f.Header.Last.Compare(f.Header.Prev) < 0 {
 		return Frame{}, fmt.Errorf("%w: ends at %s before its start %s", ErrCorrupt, f.Header.Last, f.Header.Prev)

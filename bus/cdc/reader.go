@@ -4,7 +4,8 @@ import "fmt"
 
 // Reader walks the records of a frame. It allocates nothing per record.
 type Reader struct {
-	frame   *Frame
+	header  *Header
+	size    int // of all records
 	in      wire
 	columns []int
 	pos     Position
@@ -17,7 +18,8 @@ type Reader struct {
 }
 
 // Reader returns a reader at the first record. schemas are those that the header
-// refers to, in its order; every tuple is checked to have their number of columns.
+// refers to, in its order; every tuple is checked to have their number of columns. The
+// records are unpacked into memory that is new for each reader; tuples point into it.
 func (f *Frame) Reader(schemas []*Schema) (*Reader, error) {
 	if len(schemas) != len(f.Header.Schemas) {
 		return nil, fmt.Errorf("read frame: %d schemas given, %d needed", len(schemas), len(f.Header.Schemas))
@@ -26,7 +28,11 @@ func (f *Frame) Reader(schemas []*Schema) (*Reader, error) {
 	for i, s := range schemas {
 		columns[i] = len(s.Columns)
 	}
-	return &Reader{frame: f, in: wire{rest: f.body}, columns: columns, pos: f.Header.Prev}, nil
+	records, err := unpack(f.body, f.Header.Packing)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{header: &f.Header, size: len(records), in: wire{rest: records}, columns: columns, pos: f.Header.Prev}, nil
 }
 
 // Next reads the next record into rec. It returns false at the end of the frame. Every
@@ -41,7 +47,7 @@ func (r *Reader) Next(rec *Record) (bool, error) {
 	r.record(rec)
 	if r.in.err != nil {
 		return false, fmt.Errorf("%w: %s record at byte %d of %d, after %s: %w",
-			ErrCorrupt, rec.Kind, len(r.frame.body)-before, len(r.frame.body), r.pos, r.in.err)
+			ErrCorrupt, rec.Kind, r.size-before, r.size, r.pos, r.in.err)
 	}
 	rec.Position, rec.CommitTime, rec.XID = r.pos, r.time, r.xid
 	return true, nil
@@ -156,7 +162,7 @@ func (r *Reader) columnCount(schema int) int {
 }
 
 func (r *Reader) finish() error {
-	h := &r.frame.Header
+	h := r.header
 	if r.changes != h.Changes || (h.Changes > 0 && r.last != h.Last) || (r.inTxn != h.Open) {
 		return fmt.Errorf("%w: %d changes up to %s, its header says %d up to %s", ErrCorrupt, r.changes, r.last, h.Changes, h.Last)
 	}

@@ -8,9 +8,13 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// headroom is left free at the start of a frame's buffer for checksum and header. A
-// longer header, which takes schema definitions to be, costs one copy of the frame.
-const headroom = 512
+const (
+	// headroom is left free at the start of a frame's buffer for checksum and header. A
+	// longer header, which takes schema definitions to be, costs one copy of the frame.
+	headroom = 512
+	// keepRecords bounds the room for records that is kept for the next frame.
+	keepRecords = 4 << 20
+)
 
 // Writer builds frames from the changes of a slot, in order. It numbers the changes of
 // each transaction, repeats the begin mark at the start of a frame that goes on with a
@@ -20,7 +24,8 @@ const headroom = 512
 // values of each tuple through StartTuple, Null, Unchanged and Text.
 type Writer struct {
 	epoch string
-	buf   []byte
+	buf   []byte   // the records so far, as they are written
+	out   []byte   // room for the frame
 	last  Position // of the last change written or skipped
 	prev  Position
 	end   LSN
@@ -58,13 +63,15 @@ func NewWriter(epoch string, last Position, end LSN) *Writer {
 // Continue says how many changes the stream holds already, for Header.Total.
 func (w *Writer) Continue(total uint64) { w.total = total }
 
-// Reset starts the next frame in buf, whose content is discarded. It must be called
-// before the first record and after each Seal.
-func (w *Writer) Reset(buf []byte) {
-	if cap(buf) < headroom {
-		buf = make([]byte, headroom)
+// Reset starts the next frame, which Seal makes in the memory of out if that is large
+// enough; its content is discarded. It must be called before the first record and after
+// each Seal.
+func (w *Writer) Reset(out []byte) {
+	w.out = out
+	if cap(w.buf) > keepRecords {
+		w.buf = nil
 	}
-	w.buf = buf[:headroom]
+	w.buf = w.buf[:0]
 	w.prev = w.last
 	w.schemas = w.schemas[:0]
 	clear(w.index)
@@ -269,8 +276,8 @@ func (w *Writer) schema(s *Schema) int {
 	return i
 }
 
-// Len returns the bytes of the frame so far, without the header.
-func (w *Writer) Len() int { return len(w.buf) - headroom }
+// Len returns the bytes of the records so far, before they are packed.
+func (w *Writer) Len() int { return len(w.buf) }
 
 // Changes returns the changes of the frame so far.
 func (w *Writer) Changes() int { return w.changes }
@@ -285,8 +292,8 @@ func (w *Writer) Last() Position { return w.last }
 // End returns the end LSN of the last complete transaction, empty ones included.
 func (w *Writer) End() LSN { return w.end }
 
-// Seal closes the frame. The data is the writer's buffer and belongs to the caller
-// until it gives it back through Reset.
+// Seal closes the frame and packs its records if that makes it smaller. The data is in
+// the memory that Reset was given, or in more if that was too little.
 func (w *Writer) Seal() (data []byte, header Header, err error) {
 	header = Header{
 		Version: FormatVersion, Epoch: w.epoch, Prev: w.prev, Last: w.last, End: w.end,
@@ -302,15 +309,15 @@ func (w *Writer) Seal() (data []byte, header Header, err error) {
 		}
 		w.sent[s.Fingerprint()] = true
 	}
+	data, header.Packing = pack(w.out, w.buf)
 	head, err := msgpack.Marshal(&header)
 	if err != nil {
 		return nil, header, fmt.Errorf("encode frame header: %w", err)
 	}
 	if need := checksumSize + len(head); need > headroom {
-		grown := make([]byte, need, need+w.Len())
-		data = append(grown, w.buf[headroom:]...)
+		data = append(make([]byte, need, need+len(data)-headroom), data[headroom:]...)
 	} else {
-		data = w.buf[headroom-need:]
+		data = data[headroom-need:]
 	}
 	copy(data[checksumSize:], head)
 	data[0] = codeUint32
