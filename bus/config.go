@@ -98,6 +98,13 @@ type Config struct {
 	// server's delivery collapses, so that is refused.
 	FetchBytes int
 
+	// MemoryShort tells that the process has little memory left. While it does, the
+	// publisher is so slow that the embedded server, which keeps the last ten seconds of
+	// the stream, has KeepBytes of them at most. It is called for every frame. Nil means
+	// never. They matter only with DataDir.
+	MemoryShort func() bool
+	KeepBytes   int64
+
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger
 }

@@ -20,6 +20,7 @@ const (
 	StatePublishing State = "publishing"
 	StateFull       State = "stream full, waiting for apply"
 	StateDiskFull   State = "disk almost full, waiting for space"
+	StatePaced      State = "publishing as fast as the memory limit allows"
 	StateDoubt      State = "no answer from the bus, checking what is stored"
 	StateClosed     State = "closed"
 )

@@ -62,6 +62,7 @@ type session struct {
 	timer    *time.Timer
 	deadline time.Time // when to stop waiting for answers
 	hold     time.Time // when to go on; zero if not holding
+	pace     pace
 }
 
 // outgoing is one message on its way.
@@ -87,7 +88,7 @@ func newSession(p *Publisher, name string, t tail) (*session, error) {
 	s := &session{
 		p: p, b: p.b, name: name, last: t.Sequence, lastID: t.id, clustered: t.clustered,
 		inbox: nats.NewInbox(), acks: make(chan *nats.Msg, 4*p.b.cfg.Window+64),
-		timer: time.NewTimer(time.Hour),
+		timer: time.NewTimer(time.Hour), pace: newPace(&p.b.cfg),
 	}
 	if t.readable < t.Sequence {
 		s.lastID, s.lost = "", t.readable
@@ -123,7 +124,7 @@ func (s *session) loop() error {
 			return err
 		}
 		in := s.p.in
-		if s.busy() {
+		if s.busy() || s.paced(time.Now()) {
 			in = nil
 		}
 		s.resetTimer()
@@ -164,6 +165,18 @@ func (s *session) busy() bool {
 		len(s.queue) >= s.b.cfg.Window || s.bytes >= s.b.cfg.WindowBytes
 }
 
+// paced reports whether memory is too short for another frame. What is queued goes out.
+func (s *session) paced(now time.Time) bool {
+	paced := s.pace.wait(now) > 0
+	switch state := s.p.State(); {
+	case paced && state == StatePublishing:
+		s.p.setState(StatePaced)
+	case !paced && state == StatePaced:
+		s.p.setState(StatePublishing)
+	}
+	return paced
+}
+
 // wake tells those who wait in Flush.
 func (s *session) wake() {
 	if len(s.queue) > 0 {
@@ -180,6 +193,9 @@ func (s *session) resetTimer() {
 	if !s.hold.IsZero() {
 		next = s.hold
 	}
+	if at := s.pace.next; s.p.State() == StatePaced && (next.IsZero() || at.Before(next)) {
+		next = at
+	}
 	if next.IsZero() {
 		s.timer.Stop()
 		return
@@ -193,6 +209,7 @@ func (s *session) admit(f *frame) error {
 		return fmt.Errorf("publish frame up to %s: it follows %s, the stream ends at %s", f.header.Last, f.header.Prev, *s.prev)
 	}
 	s.prev, s.admitted = &f.header.Last, true
+	s.pace.spend(len(f.data), time.Now())
 	size := int(s.b.nc.MaxPayload()) - headerAllowance
 	n := max(1, (len(f.data)+size-1)/size)
 	base := frameHeader(&f.header)

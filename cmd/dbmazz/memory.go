@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 
@@ -12,28 +13,43 @@ import (
 )
 
 // limitMemory has the garbage collector work towards a limit: the one given, else what
-// GOMEMLIMIT has set, else 90 % of the container's. It returns the limit, zero for none. The
-// collector knows nothing of the program's file in memory, nor of what the system keeps for
-// the process, so it is told 90 % of one that is given.
+// GOMEMLIMIT has set, else 90 % of the container's. It returns the limit, zero for none.
 func limitMemory(limit int64) int64 {
 	if now := debug.SetMemoryLimit(-1); limit == 0 && now != math.MaxInt64 {
 		return now
 	}
-	aim := limit / 10 * 9
 	if limit == 0 {
 		limit = containerLimit("/") / 10 * 9
-		aim = limit
 	}
 	if limit > 0 {
-		debug.SetMemoryLimit(aim)
+		debug.SetMemoryLimit(aimOf(limit))
 	}
 	return limit
+}
+
+// aimOf is what the collector is told of a limit. It knows nothing of the program's file in
+// memory, about 30 MB, nor of what the system keeps for the process.
+func aimOf(limit int64) int64 {
+	const file = 36 << 20
+	return max(min(limit/10*9, limit-file), limit/2)
+}
+
+// shortOf returns what tells that memory is short: what was in use at the last collection of
+// garbage is more than three quarters of what the collector aims at for a limit. The rest is
+// for garbage until it is collected.
+func shortOf(limit int64) func() bool {
+	most := uint64(aimOf(limit)) / 4 * 3 //nolint:gosec // A limit is positive.
+	return func() bool {
+		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		metrics.Read(live)
+		return live[0].Value.Uint64() > most
+	}
 }
 
 // flushBytes returns what bounds a batch: what is set, or less where memory is short. A
 // batch of narrow rows takes about 20 times its bytes in the stream.
 func flushBytes(c config.Config, limit int64) int64 {
-	const share, least = 24, 1 << 20
+	const share, least = 32, 1 << 20
 	if c.FlushBytesSet || limit <= 0 {
 		return c.FlushBytes
 	}

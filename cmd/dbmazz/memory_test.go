@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/dbmazz/dbmazz/internal/config"
@@ -48,10 +49,23 @@ func TestABatchFitsIntoTheMemoryThatThereIs(t *testing.T) {
 		set         bool
 		limit, want int64
 	}{
-		{false, 0, 16 << 20}, {false, 1 << 30, 16 << 20}, {false, 192 << 20, 8 << 20}, {false, 1 << 20, 1 << 20}, {true, 192 << 20, 16 << 20},
+		{false, 0, 16 << 20}, {false, 1 << 30, 16 << 20}, {false, 256 << 20, 8 << 20}, {false, 1 << 20, 1 << 20}, {true, 192 << 20, 16 << 20},
 	} {
 		if got := flushBytes(config.Config{FlushBytes: 16 << 20, FlushBytesSet: test.set}, test.limit); got != test.want {
 			t.Errorf("set %t, limit %d: %d, want %d", test.set, test.limit, got, test.want)
 		}
+	}
+}
+
+func TestTheCollectorLeavesRoomForTheRestOfTheProcess(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[int64]int64{64 << 20: 32 << 20, 100 << 20: 64 << 20, 300 << 20: 264 << 20, 1000 << 20: 900 << 20} {
+		if got := aimOf(limit); got != want {
+			t.Errorf("limit %d: it aims at %d, want %d", limit, got, want)
+		}
+	}
+	runtime.GC()
+	if !shortOf(2<<10)() || shortOf(1<<40)() {
+		t.Error("memory is short of a terabyte, or not of two kilobytes")
 	}
 }

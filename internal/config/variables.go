@@ -180,7 +180,7 @@ var variables = []variable{
 		name: "FLUSH_BYTES", fallback: "16MiB",
 		set: size(func(c *Config) *int64 { return &c.FlushBytes }, 1<<10, 4<<30),
 		doc: "Bytes that close a batch, with a suffix such as KiB, MiB, GiB, KB, MB or GB; a quarter of BUS_MAX_BYTES at most. Bounds the memory of apply, which is about 20 times as much where rows are narrow; " +
-			"where it is not set and memory is limited to less than 384 MiB, it is a 24th of that.",
+			"where it is not set and memory is limited to less than 512 MiB, it is a 32nd of that.",
 	},
 	{
 		name: "MIN_LOAD_INTERVAL_MS", fallback: "100",
@@ -301,7 +301,7 @@ var variables = []variable{
 	{
 		name: "MEMORY_LIMIT",
 		set:  size(func(c *Config) *int64 { return &c.MemoryLimit }, 64<<20, 1<<40),
-		doc:  "Memory that the process aims to stay below, with a suffix as for FLUSH_BYTES. Defaults to GOMEMLIMIT, else to 90 % of the container's limit.",
+		doc:  "Memory that the process aims to stay below, with a suffix as for FLUSH_BYTES; where it is short, capture and copies go slower. Defaults to GOMEMLIMIT, else to 90 % of the container's limit.",
 	},
 	{
 		name: "LOG_LEVEL", legacy: []string{legacyLogLevel}, fallback: "info", set: setLogLevel,
