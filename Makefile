@@ -98,6 +98,10 @@ bench-record: setup-postgres ## Record the ratios of three pairs for bench-check
 microbench: setup ## Run the benchmarks of single functions; MATCH chooses some.
 	go test -run='^$$' -bench='$(or $(MATCH),.)' -benchmem -timeout=60m $(PACKAGES)
 
+.PHONY: microbench-compare
+microbench-compare: setup ## Compare the benchmarks of single functions with those of BASE (HEAD) by benchstat; MATCH, COUNT (6), BENCHTIME (1s).
+	@$(TOOLBOX) compare $(if $(BASE),--base=$(BASE)) $(if $(MATCH),--match='$(MATCH)') $(if $(COUNT),--count=$(COUNT)) $(if $(BENCHTIME),--time=$(BENCHTIME))
+
 .PHONY: demo
 demo: setup-postgres ## Run the whole pipeline on throw-away servers; CHANGES=N DIR=path KEEP=1 SEED=n KILL=n SINK_DOWN=90s HARD=1.
 	go run ./internal/demo $(DEMOFLAGS)

@@ -21,6 +21,7 @@ type commands struct {
 	Grpcurl        grpcurlCommand        `cmd:"" help:"Build grpcurl into the cache; prints its path."`
 	NatsServer     natsServerCommand     `cmd:"" help:"Build nats-server, the version of go.mod, into the cache; prints its path."`
 	Fuzz           fuzzCommand           `cmd:"" help:"Run every fuzz target for a bounded time."`
+	Compare        compareCommand        `cmd:"" help:"Run the benchmarks of single functions here and at another commit, and compare them with benchstat."`
 	Verify         verifyCommand         `cmd:"" help:"Generate all code anew and fail if a file changes."`
 	Static         staticCommand         `cmd:"" help:"Fail if a binary is not statically linked."`
 }

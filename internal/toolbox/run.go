@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,9 +27,14 @@ func say(format string, args ...any) {
 
 // quietly runs a command whose output matters only when it fails, and reports that it goes on.
 func quietly(ctx context.Context, what string, cmd *exec.Cmd) error {
+	return quietlyInto(ctx, what, cmd, io.Discard)
+}
+
+// quietlyInto is quietly with the standard output for somebody.
+func quietlyInto(ctx context.Context, what string, cmd *exec.Cmd, result io.Writer) error {
 	say("%s", what)
 	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(&output, result), &output
 	begin := time.Now()
 	done := make(chan error, 1)
 	if err := cmd.Start(); err != nil {

@@ -41,7 +41,7 @@ func TestFuzzTargetsAreFoundInTheModuleOnly(t *testing.T) {
 		"nested/d_test.go":     target1,
 		".hidden/e_test.go":    target1,
 	})
-	got, err := fuzzTargets(root)
+	got, err := targets(root, fuzzFunction)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,8 @@ var (
 		pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", version: "v2.15.0",
 		hint: "takes one to five minutes, once",
 	}
-	grpcurl = tool{pkg: "github.com/fullstorydev/grpcurl/cmd/grpcurl", version: "v1.9.4"}
+	grpcurl   = tool{pkg: "github.com/fullstorydev/grpcurl/cmd/grpcurl", version: "v1.9.4"}
+	benchstat = tool{pkg: "golang.org/x/perf/cmd/benchstat", version: "v0.0.0-20260908200009-22c9c6c9d4da"}
 )
 
 const natsServerModule = "github.com/nats-io/nats-server/v2"
