@@ -69,8 +69,8 @@ func (s *captureStage) term(ctx context.Context) error {
 		Streaming: s.env.SourceStreaming, SpoolDir: spool, Heartbeat: s.env.SourceHeartbeat,
 		Snapshot: capture.SnapshotMode(s.env.Snapshot), SnapshotWorkers: s.env.SnapshotWorkers,
 		SnapshotChunkRows: s.env.SnapshotChunkRows, SnapshotRate: s.env.SnapshotRate,
-		SnapshotBacklog: snapshotBacklog(s.env.BusMaxBytes),
-		SnapshotStore:   bucket{s.bus, keyCopy}, Reached: bucket{s.bus, keyApply}.reached,
+		SnapshotBacklog: snapshotBacklog(s.env.BusMaxBytes), FrameBytes: frameBytes(s.env.BusMaxBytes),
+		SnapshotStore: bucket{s.bus, keyCopy}, Reached: bucket{s.bus, keyApply}.reached,
 		Takeover: s.role.lease != nil, Fence: s.role.fence,
 	}, stream, s.progress)
 	if err != nil {
@@ -229,6 +229,16 @@ func snapshotBacklog(queueBytes int64) int {
 		return most
 	}
 	return int(min(most, max(queueBytes/4, 1)))
+}
+
+// frameBytes bounds the frames of a queue of that size, which takes none that is more than a
+// quarter of it. Zero is as large as they ever are. A frame has a record more than its bound.
+func frameBytes(queueBytes int64) int {
+	const largest, share = 1 << 20, 16
+	if queueBytes <= 0 || queueBytes/share >= largest {
+		return 0
+	}
+	return int(max(queueBytes/share, 1))
 }
 
 // enforce makes the settings of the copy of existing rows count, as they were last heard
