@@ -161,6 +161,9 @@ INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`
 	source.Host = held.listener.Addr().String()
 	r.cfg.SourceURL, r.cfg.Snapshot = source.String(), capture.SnapshotNever
 	r.startStreaming()
+	// A copy begins once the reader has passed where the slot began, which it learns from
+	// what is held back otherwise.
+	db.Exec("INSERT INTO t VALUES (21, 0, 'whole')")
 	r.drain()
 	held.hold.Store(true)
 	db.Exec("UPDATE t SET id = 40 WHERE id = 4")
@@ -168,7 +171,10 @@ INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`
 		t.Fatal(err)
 	}
 	const head = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert%"
-	for pgtest.Value[int](db, "SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE $1 AND state = 'idle' AND datname = current_database()", head) == 0 {
+	for began := time.Now(); pgtest.Value[int](db, "SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE $1 AND state = 'idle' AND datname = current_database()", head) == 0; {
+		if time.Since(began) > patience {
+			t.Fatal("no chunk was read")
+		}
 		pause(time.Millisecond)
 	}
 	pause(200 * time.Millisecond)

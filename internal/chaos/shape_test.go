@@ -89,7 +89,7 @@ func (s *shape) environment(env map[string]string) {
 		env["SINK_DELETE_MODE"] = "hard"
 	}
 	if s.small {
-		env["BUS_MAX_BYTES"] = "4MiB"
+		env["BUS_MAX_BYTES"] = "2MiB"
 	} else {
 		env["BUS_MAX_BYTES"] = "256MiB"
 	}

@@ -194,7 +194,7 @@ func TestFullStreamHoldsCaptureBackAndLosesNothing(t *testing.T) {
 	pid := r.walsender()
 	r.sink.Down()
 	for i := range 10 {
-		r.db.Exec(fmt.Sprintf("INSERT INTO item SELECT i, repeat(md5(i::text), 20) FROM generate_series(%d, %d) i", i*1000, i*1000+999))
+		r.db.Exec(fmt.Sprintf("INSERT INTO item SELECT i, "+noise(20)+" FROM generate_series(%d, %d) i", i*1000, i*1000+999))
 	}
 	eventually(t, "the status says what capture waits for", func() (bool, string) {
 		now := apply.stage("capture")
