@@ -115,3 +115,21 @@ func TestSumsOfSourceAndSinkAreTheSameForLargeNumbers(t *testing.T) {
 		t.Error("a row with another number makes no difference")
 	}
 }
+
+func TestTheNextLookIsWhenHalfOfWhatIsMissingShouldHaveCome(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		since      time.Duration
+		have, want float64
+		next       time.Duration
+	}{
+		{time.Second, 0, 1e6, 500 * time.Millisecond},
+		{time.Second, 8e5, 1e6, 125 * time.Millisecond},
+		{time.Second, 999_999, 1e6, 10 * time.Millisecond},
+		{time.Second, 1e6, 1e6, 10 * time.Millisecond},
+	} {
+		if got := halfway(c.since, c.have, c.want); got != c.next {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}

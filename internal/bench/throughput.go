@@ -256,8 +256,8 @@ func (b *bench) staged(ctx context.Context, d *database, runs *runsOf) (err erro
 	return runs.add(wayDrain)(t.drain(ctx))
 }
 
-// awaitQueue waits until the queue has everything. A look at the metrics costs work, so it begins once the server has
-// sent everything.
+// awaitQueue waits until the queue has everything. A look at the metrics costs the process work, so the first is when the
+// server has sent everything, and the next when half of what is missing should have come.
 func (t *trial) awaitQueue(ctx context.Context, sender walsender, capture *service) error {
 	defer t.during(t.queueing(ctx, capture))()
 	err := capture.await(ctx, 5*time.Millisecond, "the server to send everything", func(ctx context.Context) (bool, error) {
@@ -266,10 +266,23 @@ func (t *trial) awaitQueue(ctx context.Context, sender walsender, capture *servi
 	if err != nil {
 		return err
 	}
-	return capture.await(ctx, 10*time.Millisecond, "the queue to have all changes", func(ctx context.Context) (bool, error) {
+	var next time.Time
+	return capture.await(ctx, 5*time.Millisecond, "the queue to have all changes", func(ctx context.Context) (bool, error) {
+		now := time.Now()
+		if now.Before(next) {
+			return false, nil
+		}
 		values, err := capture.scrape(ctx)
-		return values["dbmazz_rows_captured_total"] >= float64(t.d.rows), err
+		have, want := values["dbmazz_rows_captured_total"], float64(t.d.rows)
+		next = now.Add(halfway(now.Sub(sender.began), have, want))
+		return have >= want, err
 	})
+}
+
+// halfway is after how long half of what is missing should have come, going by what has since the start.
+func halfway(since time.Duration, have, want float64) time.Duration {
+	const least, most = 10 * time.Millisecond, 500 * time.Millisecond
+	return min(max(time.Duration(float64(since)*(want-have)/max(have, 1)/2), least), most)
 }
 
 // drain starts apply, and measures from its first load on what it does.
