@@ -63,7 +63,8 @@ type desk struct {
 	passed       passed
 	armed        bool
 	suspects     suspects
-	arming       sync.Mutex // held by arm
+	latest       *visibility // the newest snapshot that was judged
+	arming       sync.Mutex  // held by arm
 
 	// What follows belongs to the reader.
 	tables map[Table]*deskTable

@@ -18,12 +18,39 @@ import (
 //
 // A transaction that is idle, or waits for something that no commit waits for, has not
 // written its commit. One that waits for a standby may have. What is left, a transaction
-// that is busy, or of which nothing can be seen, has not once it has been there for
-// suspectFor: between the record of a commit and the moment when others see it there is
-// no other wait of that kind.
-type suspects struct {
-	since time.Time
-	left  map[uint64]bool
+// that is busy, or of which nothing can be seen, has not once looks at it for suspectFor
+// have found nothing else: between the record of a commit and the moment when others see
+// it there is no other wait of that kind. The time begins with such a look, and anew after
+// each that finds a wait for a standby. It is not that since the list was made: a wait may
+// end between a snapshot that lacks the transaction and the look, which then finds nothing
+// of it any more.
+type suspects map[uint64]*suspect
+
+type suspect struct {
+	quiet time.Time // since when looks have told nothing; zero if none has yet
+}
+
+// look is what a look at a suspect has found.
+type look int
+
+const (
+	quiet       look = iota // nothing that tells
+	waits                   // it may be waiting for a standby
+	uncommitted             // it has not written its commit
+)
+
+// take judges by a look at that time.
+func (s suspects) take(xid uint64, found look, now time.Time) {
+	one := s[xid]
+	switch {
+	case one == nil: // Another worker was faster.
+	case found == uncommitted, found == quiet && !one.quiet.IsZero() && now.Sub(one.quiet) > suspectFor:
+		delete(s, xid)
+	case found == waits:
+		one.quiet = time.Time{}
+	case one.quiet.IsZero():
+		one.quiet = now
+	}
 }
 
 const suspectFor = 5 * time.Second
@@ -57,7 +84,7 @@ func (d *desk) arm(ctx context.Context, w *worker) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.armed = d.armed && err == nil
-	d.suspects = suspects{since: time.Now(), left: left}
+	d.suspects = left
 	return err
 }
 
@@ -65,7 +92,7 @@ func (d *desk) arm(ctx context.Context, w *worker) error {
 // snapshot ends behind the last one that has ended, not behind the last one that has begun;
 // so a transaction is begun and ended first. A standby has none of this kind: its log is
 // read as far as it is replayed, which makes the commits seen.
-func findSuspects(ctx context.Context, conn *pgx.Conn) (map[uint64]bool, error) {
+func findSuspects(ctx context.Context, conn *pgx.Conn) (suspects, error) {
 	var text string
 	_, err := conn.Exec(ctx, "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id() END")
 	if err == nil {
@@ -78,28 +105,33 @@ func findSuspects(ctx context.Context, conn *pgx.Conn) (map[uint64]bool, error) 
 	if err != nil {
 		return nil, err
 	}
-	left := map[uint64]bool{}
+	left := suspects{}
 	for _, xid := range seen.running {
-		left[xid] = true
+		left[xid] = &suspect{}
 	}
 	return left, nil
 }
 
 // judge reports whether a snapshot has every transaction that the reader passed before
-// the mark.
+// the mark. Workers take snapshots side by side, and what a newer one has seen is forgotten,
+// so one that is older than another that was judged is no good.
 func (d *desk) judge(ctx context.Context, w *worker, seen *visibility, mark int) (bool, error) {
 	d.mu.Lock()
 	armed := d.armed
+	if d.latest != nil && !seen.covers(d.latest) {
+		d.mu.Unlock()
+		return false, nil
+	}
+	d.latest = seen
 	hidden := d.passed.hidden(seen, mark)
 	var ask []uint64
-	for xid := range d.suspects.left {
+	for xid := range d.suspects {
 		if seen.sees(uint32(xid)) { //nolint:gosec // The stream has the lower half.
-			delete(d.suspects.left, xid)
+			delete(d.suspects, xid)
 			continue
 		}
 		ask = append(ask, xid)
 	}
-	since := d.suspects.since
 	d.mu.Unlock()
 	switch {
 	case !armed:
@@ -109,19 +141,21 @@ func (d *desk) judge(ctx context.Context, w *worker, seen *visibility, mark int)
 	case len(ask) == 0:
 		return true, nil
 	}
-	cleared, waiting, err := clearSuspects(ctx, w.conn, ask, time.Since(since) > suspectFor)
+	found, err := lookAt(ctx, w.conn, ask)
 	if err != nil {
 		return false, err
 	}
-	if waiting {
+	if slices.Contains(found, waits) {
 		w.say("transactions that may be waiting for a synchronous standby must end: " + joinXIDs(ask))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, xid := range cleared {
-		delete(d.suspects.left, xid)
+	cleared := seen.covers(d.latest) // What a newer one has seen is no suspect any more.
+	for i, xid := range ask {
+		d.suspects.take(xid, found[i], time.Now())
+		cleared = cleared && d.suspects[xid] == nil
 	}
-	return len(cleared) == len(ask), nil
+	return cleared, nil
 }
 
 func joinXIDs(list []uint64) string {
@@ -137,37 +171,35 @@ type backend struct {
 	xid, state, waitType, wait string
 }
 
-// clearSuspects returns those that have not written their commit. late tells that they
-// have been there for long.
-func clearSuspects(ctx context.Context, conn *pgx.Conn, ask []uint64, late bool) (cleared []uint64, waiting bool, err error) {
+// lookAt finds out what transactions are at.
+func lookAt(ctx context.Context, conn *pgx.Conn, ask []uint64) ([]look, error) {
 	var blind bool // to what others wait for
 	if err := conn.QueryRow(ctx, "SELECT current_setting('synchronous_standby_names') <> '' AND NOT pg_has_role('pg_read_all_stats', 'USAGE')").Scan(&blind); err != nil {
-		return nil, false, fmt.Errorf("look at transactions: %w", err)
+		return nil, fmt.Errorf("look at transactions: %w", err)
 	}
 	rows, err := conn.Query(ctx, `
 SELECT COALESCE(backend_xid::text, ''), COALESCE(state, ''), COALESCE(wait_event_type, ''), COALESCE(wait_event, '')
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL OR wait_event = 'SyncRep'`)
 	if err != nil {
-		return nil, false, fmt.Errorf("look at transactions: %w", err)
+		return nil, fmt.Errorf("look at transactions: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (b backend, err error) {
 		return b, row.Scan(&b.xid, &b.state, &b.waitType, &b.wait)
 	})
 	if err != nil {
-		return nil, false, fmt.Errorf("look at transactions: %w", err)
+		return nil, fmt.Errorf("look at transactions: %w", err)
 	}
 	// COMMIT PREPARED waits in a backend that has another transaction, or none.
 	someWait := slices.ContainsFunc(all, func(b backend) bool { return b.wait == "SyncRep" })
-	for _, xid := range ask {
+	found := make([]look, len(ask))
+	for n, xid := range ask {
 		i := slices.IndexFunc(all, func(b backend) bool { return b.xid == strconv.FormatUint(xid&(1<<32-1), 10) })
 		switch {
 		case i >= 0 && (strings.HasPrefix(all[i].state, "idle in transaction") || slices.Contains([]string{"Lock", "Client", "Timeout", "BufferPin"}, all[i].waitType)):
-			cleared = append(cleared, xid)
+			found[n] = uncommitted
 		case i >= 0 && all[i].wait == "SyncRep", i < 0 && (someWait || blind):
-			waiting = true
-		case late:
-			cleared = append(cleared, xid)
+			found[n] = waits
 		}
 	}
-	return cleared, waiting, nil
+	return found, nil
 }

@@ -69,6 +69,17 @@ func (v *visibility) sees(xid uint32) bool {
 	return !found
 }
 
+// covers reports whether a snapshot sees all that another one does, so that it is not older.
+func (v *visibility) covers(o *visibility) bool {
+	if v.xmax < o.xmax {
+		return false
+	}
+	return !slices.ContainsFunc(v.running, func(xid uint64) bool {
+		_, running := slices.BinarySearch(o.running, xid)
+		return xid < o.xmax && !running
+	})
+}
+
 // window notes the changes of one table that the reader passes while a chunk of it is
 // read. See the comment of [desk] for what it is good for.
 //
@@ -193,7 +204,7 @@ func (p *passed) mark() int { return p.base + len(p.list) }
 
 // hidden reports whether there is a transaction before the mark that the snapshot does not
 // see, although its commit is in the log. It also forgets, from the front, what the snapshot
-// does see: so does every later one.
+// does see: so does every later one. An earlier one must not ask any more.
 func (p *passed) hidden(v *visibility, mark int) bool {
 	for i, x := range p.list[:min(max(mark-p.base, 0), len(p.list))] {
 		if !v.sees(x) {
