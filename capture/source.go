@@ -129,11 +129,14 @@ var settings = map[string]string{
 	"transform_null_equals":       "off",
 }
 
-// unhurried are the limits of time, which a role's default could end a long decode or
-// copy with. Not every version has all of them.
-var unhurried = map[string]string{
-	"statement_timeout": "0", "idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0",
-}
+// The limits of time, which a role's default could end a long decode or copy with, or a
+// transaction of a few statements on a busy machine. Not every version has all of them.
+var (
+	untimed   = map[string]string{"idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
+	unhurried = map[string]string{
+		"statement_timeout": "0", "idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0",
+	}
+)
 
 // connectSQL opens a connection for statements.
 func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
@@ -148,7 +151,7 @@ func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, s.connectError(err)
 	}
-	return conn, s.pin(ctx, conn.PgConn(), nil)
+	return conn, s.pin(ctx, conn.PgConn(), untimed)
 }
 
 // connectCopy opens a connection to read tables, which prints values as the stream does.
