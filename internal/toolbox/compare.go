@@ -96,7 +96,7 @@ func (s *side) run(ctx context.Context, what, match, lasting, file string) error
 	cmd := command(ctx, "go", args...)
 	cmd.Dir = s.tree
 	if err := quietlyInto(ctx, what, cmd, &output); err != nil {
-		return err
+		return fmt.Errorf("%w\n%s", err, output.String())
 	}
 	out, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -27,14 +27,17 @@ func say(format string, args ...any) {
 
 // quietly runs a command whose output matters only when it fails, and reports that it goes on.
 func quietly(ctx context.Context, what string, cmd *exec.Cmd) error {
-	return quietlyInto(ctx, what, cmd, io.Discard)
+	return quietlyInto(ctx, what, cmd, nil)
 }
 
-// quietlyInto is quietly with the standard output for somebody.
+// quietlyInto is quietly with the standard output for somebody, who also has it for the error then; nil is nobody.
 func quietlyInto(ctx context.Context, what string, cmd *exec.Cmd, result io.Writer) error {
 	say("%s", what)
 	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = io.MultiWriter(&output, result), &output
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if result != nil {
+		cmd.Stdout = result
+	}
 	begin := time.Now()
 	done := make(chan error, 1)
 	if err := cmd.Start(); err != nil {
