@@ -129,14 +129,13 @@ var settings = map[string]string{
 	"transform_null_equals":       "off",
 }
 
-// The limits of time, which a role's default could end a long decode or copy with, or a
-// transaction of a few statements on a busy machine. Not every version has all of them.
-var (
-	untimed   = map[string]string{"idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
-	unhurried = map[string]string{
-		"statement_timeout": "0", "idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0",
-	}
-)
+// untimed are the limits of time that no connection has: a role's default could end a long
+// decode or copy with them, or a transaction of a few statements on a busy machine. Not
+// every version has all of them.
+var untimed = map[string]string{"idle_session_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
+
+// unhurried is for connections whose statements last.
+var unhurried = map[string]string{"statement_timeout": "0"}
 
 // connectSQL opens a connection for statements.
 func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
@@ -151,7 +150,7 @@ func (s *source) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, s.connectError(err)
 	}
-	return conn, s.pin(ctx, conn.PgConn(), untimed)
+	return conn, s.pin(ctx, conn.PgConn(), nil)
 }
 
 // connectCopy opens a connection to read tables, which prints values as the stream does.
@@ -201,6 +200,7 @@ const noEncoding = "SQL_ASCII"
 // the sink names it.
 func (s *source) pin(ctx context.Context, conn *pgconn.PgConn, more map[string]string) error {
 	wanted := maps.Clone(settings)
+	maps.Copy(wanted, untimed)
 	maps.Copy(wanted, more)
 	if conn.ParameterStatus("server_encoding") == noEncoding {
 		wanted["client_encoding"] = noEncoding

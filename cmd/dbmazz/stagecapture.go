@@ -235,10 +235,10 @@ func snapshotBacklog(queueBytes int64) int {
 // quarter of it. Zero is as large as they ever are. A frame has a record more than its bound.
 func frameBytes(queueBytes int64) int {
 	const largest, share = 1 << 20, 16
-	if queueBytes <= 0 || queueBytes/share >= largest {
+	if queueBytes/share >= largest {
 		return 0
 	}
-	return int(max(queueBytes/share, 1))
+	return int(queueBytes / share)
 }
 
 // enforce makes the settings of the copy of existing rows count, as they were last heard
