@@ -39,3 +39,24 @@ func TestKillPointsOfTheCodeAreThoseOfTheSuite(t *testing.T) {
 		t.Errorf("the suite (-) and the code (+) have different points:\n%s", diff)
 	}
 }
+
+// TestAKillPointIsNotForgottenBeforeTheProcessHasEnded although it is disarmed in between:
+// its end would count as one that nobody asked for.
+func TestAKillPointIsNotForgottenBeforeTheProcessHasEnded(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		verb string
+		left string
+	}{{"kill", "capture.stored"}, {"stop", ""}} {
+		r := &run{t: t, dir: t.TempDir(), counts: map[string]map[string]int{}}
+		s := &stage{r: r, name: "capture"}
+		s.arm("capture.stored", 0, test.verb)
+		if err := os.Rename(s.killFile(), s.killFile()+".hit"); err != nil { // As the process does.
+			t.Fatal(err)
+		}
+		s.disarm()
+		if left, _ := s.hit(); left != test.left {
+			t.Errorf("%s: after disarming there is %q, not %q", test.verb, left, test.left)
+		}
+	}
+}

@@ -78,6 +78,7 @@ func (s *stage) start() {
 	if s.over {
 		return
 	}
+	s.struck() // One that struck while its end was expected anyway does not excuse the next.
 	environ := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.r.dir, "TZ=America/New_York"}
 	for _, name := range slices.Sorted(maps.Keys(s.env)) {
 		environ = append(environ, name+"="+s.env[name])
@@ -112,15 +113,21 @@ func (s *stage) await(cmd *exec.Cmd, done chan struct{}) {
 
 // struck takes note of a kill point that was reached; empty if none was.
 func (s *stage) struck() string {
-	text, err := os.ReadFile(s.killFile() + ".hit")
-	if err != nil {
-		return ""
-	}
-	point, _, _ := strings.Cut(string(text), " ")
-	if os.Remove(s.killFile()+".hit") == nil {
+	point, _ := s.hit()
+	if point != "" && os.Remove(s.killFile()+".hit") == nil {
 		s.r.count("point", point)
 	}
 	return point
+}
+
+// hit tells which kill point was reached, if any, and whether it halts instead of killing.
+func (s *stage) hit() (point string, halts bool) {
+	text, err := os.ReadFile(s.killFile() + ".hit")
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 3 {
+		return "", false
+	}
+	return fields[0], fields[2] == "stop"
 }
 
 // arm has the process end or halt when it has passed a point that many times.
@@ -136,13 +143,11 @@ func (s *stage) arm(point string, passes int, verb string) {
 	}
 }
 
-// disarm takes an armed point away, and lets a process go on that one has halted.
+// disarm takes an armed point away, and lets a process go on that one has halted. One that
+// was killed may not have ended yet; await must find the point that did it.
 func (s *stage) disarm() {
 	_ = os.Remove(s.killFile()) // It may have struck.
-	s.mu.Lock()
-	running := s.running()
-	s.mu.Unlock()
-	if running {
+	if _, halts := s.hit(); halts {
 		s.struck()
 		s.signal(syscall.SIGCONT)
 	}

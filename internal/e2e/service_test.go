@@ -23,7 +23,7 @@ import (
 // patience is how long a test waits for what should happen within a second or two. It
 // is long because a slow machine must not fail a test; whoever waits ends as soon as
 // the condition holds.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // pollEvery is how often a condition is looked at.
 const pollEvery = 50 * time.Millisecond
