@@ -89,6 +89,7 @@ var faults = []fault{
 	{name: "SIGKILL of the walsender", group: "source", weight: 3, possible: notStandby, strike: signalWalsender(syscall.SIGKILL)},
 	{name: "SIGSTOP of the walsender", group: "source", weight: 3, strike: signalWalsender(syscall.SIGSTOP)},
 	{name: "pg_terminate_backend of the walsender", group: "source", weight: 4, strike: signalWalsender(syscall.SIGTERM)},
+	{name: withheld, group: "source", weight: 4, possible: notStandby, strike: withholdCommits, lasts: time.Second},
 	{name: "promotion of a standby", group: "source", weight: 12, possible: func(r *run) bool { return r.standby != nil }, strike: promote},
 }
 
@@ -243,6 +244,45 @@ func (r *run) restartSource() {
 	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
 	r.must("restart PostgreSQL", r.server.Restart(ctx))
+}
+
+// withheld is the name of the fault that withholdCommits is.
+const withheld = "commits wait for a standby that is not there"
+
+// withholdCommits has transactions wait for a standby after their commits are in the log: they
+// are streamed, and no snapshot shows them.
+func withholdCommits(r *run, _ *rand.Rand) func() {
+	_ = r.setSource("ALTER SYSTEM SET synchronous_standby_names = 'nobody'") // The server may have no time.
+	return func() {
+		r.must("let commits go on", r.setSource("ALTER SYSTEM RESET synchronous_standby_names"))
+	}
+}
+
+// withholdDuringCopy does so again and again for moments, while existing rows are copied.
+func (r *run) withholdDuringCopy() {
+	r.count("fault", withheld)
+	for range 10 + r.random.IntN(20) {
+		heal := withholdCommits(r, r.random)
+		r.wait(time.Duration(r.random.IntN(120)) * time.Millisecond)
+		heal()
+		r.wait(time.Duration(r.random.IntN(60)) * time.Millisecond)
+	}
+}
+
+// setSource changes a setting of the whole server.
+func (r *run) setSource(statement string) error {
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	defer cancel()
+	conn, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "SELECT pg_reload_conf()")
+	return err
 }
 
 // signalWalsender signals the backend that streams. Killing it makes PostgreSQL restart

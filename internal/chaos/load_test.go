@@ -25,9 +25,14 @@ const tablesDDL = `
 	ALTER TABLE document ALTER COLUMN body SET STORAGE EXTERNAL;
 	ALTER TABLE document REPLICA IDENTITY FULL;
 	CREATE TABLE scratch (id int PRIMARY KEY, v text);
-	CREATE TABLE bulk (id bigint PRIMARY KEY, pad text);`
+	CREATE TABLE bulk (id bigint PRIMARY KEY, pad text);
+	CREATE TABLE once (id int PRIMARY KEY, v text);`
 
-var keyedTables = []string{"ledger", "account", "line", "document", "scratch", "bulk"}
+var keyedTables = []string{"once", "ledger", "account", "line", "document", "scratch", "bulk"}
+
+// onceRows is how many rows there are that are changed once at most, so that nothing covers
+// up what a copy has got wrong.
+const onceRows = 3000
 
 // eventDDL makes a table without a key, and writes down beside it what happens to it, in
 // the same transactions.
@@ -49,7 +54,8 @@ const existingRows = `
 	INSERT INTO line SELECT i, p, 's' || i, p, repeat('l', p * 900) FROM generate_series(1, %[1]d / 3) i, generate_series(1, 3) p;
 	INSERT INTO document SELECT md5(i::text)::uuid, jsonb_build_object('n', i), repeat('d', (i %% 5) * 700), i FROM generate_series(1, %[1]d) i;
 	INSERT INTO scratch SELECT i, 'x' FROM generate_series(1, %[1]d) i;
-	INSERT INTO bulk SELECT i, repeat('p', 40) FROM generate_series(1, %[1]d * 2) i;`
+	INSERT INTO bulk SELECT i, repeat('p', 40) FROM generate_series(1, %[1]d * 2) i;
+	INSERT INTO once SELECT i, 'existing' FROM generate_series(1, %[2]d) i;`
 
 // position asks where the log ends.
 const position = "SELECT pg_current_wal_insert_lsn()::text"
@@ -166,6 +172,9 @@ func (w *writer) transaction(ctx context.Context, conn *pgx.Conn) error {
 	for range 1 + w.random.IntN(5) {
 		statements = append(statements, w.operation())
 	}
+	if w.l.r.shape.existing {
+		statements = append(statements, w.once())
+	}
 	switch w.random.IntN(8) {
 	case 0:
 		statements = append(statements, "SAVEPOINT a", "DELETE FROM account", "INSERT INTO ledger VALUES (-999, 'never')", "ROLLBACK TO a", w.operation())
@@ -262,6 +271,18 @@ func (w *writer) operation() string {
 	default:
 		return w.event()
 	}
+}
+
+// once changes an existing row that no other transaction changes.
+func (w *writer) once() string {
+	id := (w.next*int64(w.l.r.shape.writers) + w.number) * 1009 % onceRows // Anywhere in the table.
+	switch w.next % 3 {
+	case 0:
+		return fmt.Sprintf("DELETE FROM once WHERE id = %d", id)
+	case 1:
+		return fmt.Sprintf("UPDATE once SET id = id + 1000000 WHERE id = %d", id)
+	}
+	return fmt.Sprintf("UPDATE once SET v = 'changed' WHERE id = %d", id)
 }
 
 // event changes the table without a key. Where its rows are still to be copied it only

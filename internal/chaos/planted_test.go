@@ -59,6 +59,10 @@ var plantedBugs = []planted{
 		"if isKey != nil {\n\t\t\tkey = keyBytes", "if isKey != nil && false {\n\t\t\tkey = keyBytes",
 	},
 	{
+		"a copy does not wait for commits that its snapshot does not show", "capture/snapshot_suspect.go",
+		"hidden := d.passed.hidden(seen, mark)", "hidden := d.passed.hidden(seen, mark) && mark < 0",
+	},
+	{
 		"a plan is not stored before it is carried out", "apply/state.go",
 		"killpoint.Reached(\"apply.planning\")\n\tif err := l.save(ctx); err != nil {\n\t\treturn err\n\t}", "killpoint.Reached(\"apply.planning\")",
 	},

@@ -149,7 +149,7 @@ func (r *run) setUp() {
 	}
 	r.db.Exec(ddl)
 	if r.shape.existing {
-		r.db.Exec(fmt.Sprintf(existingRows, ids))
+		r.db.Exec(fmt.Sprintf(existingRows, ids, onceRows))
 		if r.shape.keyless {
 			r.db.Exec("INSERT INTO event SELECT i % 20, 'old' FROM generate_series(1, 500) i")
 		}

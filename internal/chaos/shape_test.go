@@ -31,6 +31,7 @@ type shape struct {
 	steps   int
 	// existing rows are copied while changes flow.
 	existing  bool
+	withheld  bool // and commits are withheld meanwhile
 	keyless   bool
 	hard      bool
 	streaming bool
@@ -69,6 +70,7 @@ func newShape(random *rand.Rand) shape {
 	if len(majors) == 0 {
 		s.layout, majors = layoutApart, []int{0}
 	}
+	s.withheld = random.IntN(3) > 0 && s.existing && s.layout != layoutFailover
 	s.major = pick(random, majors)
 	s.smallDisk = s.smallDisk && s.embedded() && os.Getuid() == 0
 	return s
@@ -84,6 +86,9 @@ func (s *shape) environment(env map[string]string) {
 	env["SOURCE_STREAMING"] = strconv.FormatBool(s.streaming)
 	if !s.existing {
 		env["SNAPSHOT"] = "never"
+	}
+	if s.withheld {
+		env["SNAPSHOT_RATE"] = "2000" // So that the copy takes a few seconds.
 	}
 	if s.hard {
 		env["SINK_DELETE_MODE"] = "hard"

@@ -23,7 +23,7 @@ const (
 // execute plays the run from its beginning to the verdict.
 func (r *run) execute() *outcome {
 	r.setUp()
-	if !r.shape.existing && !r.awaitSlot() {
+	if (!r.shape.existing || r.shape.withheld) && !r.awaitSlot() {
 		return r.outcome(&verdict{}, &watcher{})
 	}
 	r.load = r.startLoad()
@@ -34,6 +34,9 @@ func (r *run) execute() *outcome {
 		defer close(watching)
 		w.watch(ctx)
 	}()
+	if r.shape.withheld {
+		r.withholdDuringCopy()
+	}
 	r.wait(time.Duration(r.random.IntN(1500)) * time.Millisecond)
 	r.play()
 	r.load.stop()
@@ -109,6 +112,9 @@ func (r *run) verdict() *verdict {
 		v, err := r.compare(r.t.Context())
 		if err == nil && v.lost != before && r.shape.existing {
 			left, before = looks, v.lost
+		}
+		if err == nil && !v.equal() && left == looks {
+			r.note("still different: %d lost, %d duplicated, %d altered", v.lost, v.duplicated, v.altered)
 		}
 		late := left <= 0
 		if err != nil && late {
