@@ -71,25 +71,11 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	chosen := strings.Split(b.parts, ",")
-	for _, p := range parts() {
-		if !slices.Contains(chosen, p.name) {
-			continue
-		}
-		if err := p.run(b, ctx); err != nil {
-			return fmt.Errorf("measure %s: %w; the log is %s (-dir keeps it)", p.name, err, b.log.Name())
-		}
+	if err := b.runParts(ctx); err != nil {
+		return errors.Join(err, b.tell())
 	}
-	fmt.Fprintln(os.Stdout, b.result.markdown())
-	if b.markdown != "" {
-		if err := os.WriteFile(b.markdown, []byte(b.result.markdown()+"\n"), 0o600); err != nil {
-			return fmt.Errorf("write the tables: %w", err)
-		}
-	}
-	if b.json != "" {
-		if err := b.result.write(b.json); err != nil {
-			return err
-		}
+	if err := b.tell(); err != nil {
+		return err
 	}
 	if b.record != "" {
 		b.result.Noise = b.noise
@@ -101,6 +87,34 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return b.result.against(recorded)
 	}
 	return nil
+}
+
+// runParts runs the parts that were chosen.
+func (b *bench) runParts(ctx context.Context) error {
+	chosen := strings.Split(b.parts, ",")
+	for _, p := range parts() {
+		if !slices.Contains(chosen, p.name) {
+			continue
+		}
+		if err := p.run(b, ctx); err != nil {
+			return fmt.Errorf("measure %s: %w; the log is %s (-dir keeps it)", p.name, err, b.log.Name())
+		}
+	}
+	return nil
+}
+
+// tell prints and writes what has been measured, also if it is not all.
+func (b *bench) tell() error {
+	fmt.Fprintln(os.Stdout, b.result.markdown())
+	if b.markdown != "" {
+		if err := os.WriteFile(b.markdown, []byte(b.result.markdown()+"\n"), 0o600); err != nil {
+			return fmt.Errorf("write the tables: %w", err)
+		}
+	}
+	if b.json == "" {
+		return nil
+	}
+	return b.result.write(b.json)
 }
 
 // setUp builds dbmazz and starts source and sink. What it returns takes everything away again.

@@ -246,7 +246,8 @@ func (r *bareReader) message(kind byte, payload []byte, to io.Writer) error {
 		case 'I', 'U', 'D':
 			r.Rows++
 		case 'C', 'c':
-			r.done = r.done || binary.BigEndian.Uint64(payload[1:]) >= r.end
+			// The position is that behind the commit; the transaction right before the last one ends where the last begins.
+			r.done = r.done || binary.BigEndian.Uint64(payload[1:]) > r.end
 		}
 	}
 	return nil
