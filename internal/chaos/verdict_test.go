@@ -94,7 +94,9 @@ func (r *run) settle() *verdict {
 		return &verdict{}
 	}
 	r.note("all is confirmed")
-	r.verdict()
+	if v := r.verdict(); !v.equal() {
+		return v
+	}
 	// What a fault has held back may still arrive, and must change nothing.
 	r.sink.Release()
 	r.wait(150 * time.Millisecond)
