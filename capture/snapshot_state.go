@@ -123,17 +123,27 @@ func (t *tableCopy) missing() (keys []*singleKey) {
 }
 
 // lacks reports whether a key waits for being copied again.
-func (t *tableCopy) lacks(key []string) bool {
-	return slices.ContainsFunc(t.Singles, func(k *singleKey) bool { return k.At.IsZero() && slices.Equal(k.Key, key) })
+func (t *tableCopy) lacks(key []string) bool { return t.waits(key) >= 0 }
+
+// waits finds a key that waits for being copied again, -1 if it does not.
+func (t *tableCopy) waits(key []string) int {
+	return slices.IndexFunc(t.Singles, func(k *singleKey) bool { return k.At.IsZero() && slices.Equal(k.Key, key) })
 }
 
 // move notes that a row has another key, in a change that leaves values out. The sink
 // lacks them if it lacks the row. It reports whether that must be remembered.
+//
+// A key that waits for being copied already is noted anew: a chunk with it may be under way,
+// which leaves the row out because of this change and then counts the key as copied.
 func (t *tableCopy) move(was, is []string) bool {
-	switch {
-	case t.Again, t.last().Ended && !t.lacks(was), t.lacks(is):
+	if t.Again || t.last().Ended && !t.lacks(was) {
 		return false
-	case len(t.Singles) >= singlesMax:
+	}
+	if i := t.waits(is); i >= 0 {
+		t.Singles[i] = &singleKey{Key: is}
+		return false // It is remembered.
+	}
+	if len(t.Singles) >= singlesMax {
 		t.Again = true
 		return true
 	}
