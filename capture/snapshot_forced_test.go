@@ -92,6 +92,23 @@ func (h *holder) serve(near net.Conn) {
 	}
 }
 
+// copyingHeld prepares a copy of twenty rows with large values, through a holder for a text.
+func copyingHeld(t *testing.T, text string) (*pgtest.DB, *holder, *rig) {
+	t.Helper()
+	db := pgtest.Database(t)
+	db.Exec(`CREATE TABLE t (id int PRIMARY KEY, n int, large text); ALTER TABLE t ALTER large SET STORAGE EXTERNAL;
+INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`)
+	source, err := url.Parse(db.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := newHolder(t, source.Host, text)
+	source.Host = held.listener.Addr().String()
+	r := copying(t, db, "t")
+	r.cfg.SourceURL = source.String()
+	return db, held, r
+}
+
 // Every change that can be made to a row is made after the snapshot of its chunk and is
 // passed by the reader before the chunk is written.
 func TestChangesMadeWhileAChunkIsReadAreNotUndone(t *testing.T) {
@@ -111,18 +128,9 @@ func TestChangesMadeWhileAChunkIsReadAreNotUndone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.Database(t)
-			db.Exec(`CREATE TABLE t (id int PRIMARY KEY, n int, large text); ALTER TABLE t ALTER large SET STORAGE EXTERNAL;
-INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`)
-			source, err := url.Parse(db.URL())
-			if err != nil {
-				t.Fatal(err)
-			}
-			held := newHolder(t, source.Host, "COPY (SELECT")
+			db, held, r := copyingHeld(t, "COPY (SELECT")
 			held.hold.Store(true)
-			r := copying(t, db, "t")
-			source.Host = held.listener.Addr().String()
-			r.cfg.SourceURL, r.cfg.SnapshotChunkRows = source.String(), 10
+			r.cfg.SnapshotChunkRows = 10
 			r.start()
 			<-held.asked
 			for pgtest.Value[int](db, "SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT%' AND datname = current_database() AND state IN ('idle in transaction', 'active')") == 0 {
@@ -150,18 +158,9 @@ INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`
 // of what was read, and must not count as copied by it.
 func TestKeyThatIsTakenAgainWhileItIsReadAgainIsNotForgotten(t *testing.T) {
 	t.Parallel()
-	db := pgtest.Database(t)
-	db.Exec(`CREATE TABLE t (id int PRIMARY KEY, n int, large text); ALTER TABLE t ALTER large SET STORAGE EXTERNAL;
-INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`)
-	source, err := url.Parse(db.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	held := newHolder(t, source.Host, "'-15'")
+	db, held, r := copyingHeld(t, "'-15'")
 	held.hold.Store(true)
-	r := copying(t, db, "t")
-	source.Host = held.listener.Addr().String()
-	r.cfg.SourceURL, r.cfg.SnapshotWorkers, r.cfg.SnapshotChunkRows, r.cfg.SnapshotRate = source.String(), 1, 4, 4
+	r.cfg.SnapshotWorkers, r.cfg.SnapshotChunkRows, r.cfg.SnapshotRate = 1, 4, 4
 	r.start()
 	r.await("the first chunk", func(s capture.Status) bool { return len(s.Snapshot.Tables) > 0 && s.Snapshot.Tables[0].ChunksDone > 0 })
 	db.Exec("UPDATE t SET id = -15 WHERE id = 15")
@@ -182,17 +181,8 @@ INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`
 // of key would find nothing to take the large value from, and take the row away.
 func TestChunkThatIsAheadOfTheReaderWaitsForIt(t *testing.T) {
 	t.Parallel()
-	db := pgtest.Database(t)
-	db.Exec(`CREATE TABLE t (id int PRIMARY KEY, n int, large text); ALTER TABLE t ALTER large SET STORAGE EXTERNAL;
-INSERT INTO t SELECT i, 0, repeat('x' || i, 2000) FROM generate_series(1, 20) i`)
-	source, err := url.Parse(db.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	held := newHolder(t, source.Host, "START_REPLICATION")
-	r := copying(t, db, "t")
-	source.Host = held.listener.Addr().String()
-	r.cfg.SourceURL, r.cfg.Snapshot = source.String(), capture.SnapshotNever
+	db, held, r := copyingHeld(t, "START_REPLICATION")
+	r.cfg.Snapshot = capture.SnapshotNever
 	r.startStreaming()
 	// A copy begins once the reader has passed where the slot began, which it learns from
 	// what is held back otherwise.

@@ -172,8 +172,8 @@ func (w *writer) transaction(ctx context.Context, conn *pgx.Conn) error {
 	for range 1 + w.random.IntN(5) {
 		statements = append(statements, w.operation())
 	}
-	if w.l.r.shape.existing {
-		statements = append(statements, w.once())
+	if n := w.next*int64(w.l.r.shape.writers) + w.number; w.l.r.shape.existing && n < onceRows {
+		statements = append(statements, w.once(n))
 	}
 	switch w.random.IntN(8) {
 	case 0:
@@ -273,9 +273,10 @@ func (w *writer) operation() string {
 	}
 }
 
-// once changes an existing row that no other transaction changes.
-func (w *writer) once() string {
-	id := (w.next*int64(w.l.r.shape.writers) + w.number) * 1009 % onceRows // Anywhere in the table.
+// once changes an existing row that no other transaction changes; n is one of the
+// transaction's own, below the number of rows.
+func (w *writer) once(n int64) string {
+	id := n * 1009 % onceRows // Anywhere in the table.
 	switch w.next % 3 {
 	case 0:
 		return fmt.Sprintf("DELETE FROM once WHERE id = %d", id)
