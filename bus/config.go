@@ -98,12 +98,13 @@ type Config struct {
 	// server's delivery collapses, so that is refused.
 	FetchBytes int
 
-	// MemoryShort tells that the process has little memory left. While it does, the
-	// publisher is so slow that the embedded server, which keeps the last ten seconds of
-	// the stream, has KeepBytes of them at most. It is called for every frame. Nil means
-	// never. They matter only with DataDir.
-	MemoryShort func() bool
-	KeepBytes   int64
+	// MemoryUse tells what part of the memory that the process may use is in use. From
+	// seven tenths on the publisher is slowed, the more the more is in use: so that the
+	// embedded server, which keeps the last ten seconds of the stream, has KeepBytes of
+	// them at most, and a part of it as use comes near 1. It is called for every frame.
+	// Nil means that memory has no limit. They matter only with DataDir.
+	MemoryUse func() float64
+	KeepBytes int64
 
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger

@@ -2,44 +2,64 @@ package bus
 
 import "time"
 
-// keeps is how long nats-server keeps a block of the stream in memory after it was written,
-// if somebody reads it (nats-server 2.15.2, defaultCacheBufferExpiration).
-const keeps = 10 * time.Second
+const (
+	// keeps is how long nats-server keeps a block of the stream in memory after it was written,
+	// if somebody reads it (nats-server 2.15.2, defaultCacheBufferExpiration).
+	keeps = 10 * time.Second
+	// freely is the part of the memory up to which nothing is slowed: the rest is for garbage
+	// until it is collected.
+	freely = 0.5
+	// paceMin is the part of the rate that is always left, since memory that something else
+	// holds does not come back by waiting.
+	paceMin = 1.0 / 8
+	// paceStep bounds how long a rate is kept that is out of date.
+	paceStep = 100 * time.Millisecond
+)
 
-// pace bounds what is published while memory is short, so that what the embedded server keeps
-// of it comes down to a size.
+// pace bounds what is published while memory is short, the more the shorter it is, so that
+// what the embedded server keeps of it comes down to a size.
 type pace struct {
-	short func() bool
-	rate  float64   // bytes per second
-	next  time.Time // when more may be published; zero while memory is not short
+	use  func() float64 // the part of the memory that is in use
+	rate float64        // bytes per second where memory begins to be short
+	debt float64        // bytes that were published and are not yet due
+	at   time.Time      // when debt was worked out; zero while memory is not short
+	next time.Time      // when to look again
 }
 
 func newPace(cfg *Config) pace {
-	if cfg.DataDir == "" || cfg.MemoryShort == nil || cfg.KeepBytes <= 0 {
+	if cfg.DataDir == "" || cfg.MemoryUse == nil || cfg.KeepBytes <= 0 {
 		return pace{}
 	}
-	return pace{short: cfg.MemoryShort, rate: float64(cfg.KeepBytes) / keeps.Seconds()}
+	return pace{use: cfg.MemoryUse, rate: float64(cfg.KeepBytes) / keeps.Seconds()}
 }
 
-// wait is for how long no frame may be published, if any.
-func (p *pace) wait(now time.Time) time.Duration {
-	if p.short == nil || !p.short() {
-		p.next = time.Time{}
-		return 0
+// wait reports whether no frame may be published now; then next is set.
+func (p *pace) wait(now time.Time) bool {
+	if p.use == nil {
+		return false
 	}
-	if p.next.IsZero() {
-		p.next = now
+	use := p.use()
+	if use <= freely {
+		p.debt, p.at = 0, time.Time{}
+		return false
 	}
-	return p.next.Sub(now)
+	left := (1 - use) / (1 - freely)
+	rate := p.rate * max(paceMin, left*max(left, 0))
+	if p.at.IsZero() {
+		p.at = now
+	}
+	p.debt = max(0, p.debt-rate*now.Sub(p.at).Seconds())
+	p.at = now
+	if p.debt < 1 { // Less than a byte is arithmetic.
+		return false
+	}
+	p.next = now.Add(min(paceStep, time.Duration(p.debt/rate*float64(time.Second))+1))
+	return true
 }
 
 // spend notes bytes that are published.
-func (p *pace) spend(bytes int, now time.Time) {
-	if p.next.IsZero() {
-		return
+func (p *pace) spend(bytes int) {
+	if !p.at.IsZero() {
+		p.debt += float64(bytes)
 	}
-	if p.next.Before(now) {
-		p.next = now
-	}
-	p.next = p.next.Add(time.Duration(float64(bytes) / p.rate * float64(time.Second)))
 }

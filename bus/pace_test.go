@@ -22,7 +22,13 @@ func TestShortMemoryPacesThePublisher(t *testing.T) {
 	ctx := bounded(t)
 	var short atomic.Bool
 	short.Store(true)
-	b := bustest.Open(t, bus.Config{KeepBytes: keep, MemoryShort: short.Load})
+	use := func() float64 {
+		if short.Load() {
+			return 0.75 // A quarter of what is kept where memory begins to be short.
+		}
+		return 0
+	}
+	b := bustest.Open(t, bus.Config{KeepBytes: 4 * keep, MemoryUse: use})
 	p, err := b.Publisher(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -167,7 +167,7 @@ func (s *session) busy() bool {
 
 // paced reports whether memory is too short for another frame. What is queued goes out.
 func (s *session) paced(now time.Time) bool {
-	paced := s.pace.wait(now) > 0
+	paced := s.pace.wait(now)
 	switch state := s.p.State(); {
 	case paced && state == StatePublishing:
 		s.p.setState(StatePaced)
@@ -209,7 +209,7 @@ func (s *session) admit(f *frame) error {
 		return fmt.Errorf("publish frame up to %s: it follows %s, the stream ends at %s", f.header.Last, f.header.Prev, *s.prev)
 	}
 	s.prev, s.admitted = &f.header.Last, true
-	s.pace.spend(len(f.data), time.Now())
+	s.pace.spend(len(f.data))
 	size := int(s.b.nc.MaxPayload()) - headerAllowance
 	n := max(1, (len(f.data)+size-1)/size)
 	base := frameHeader(&f.header)

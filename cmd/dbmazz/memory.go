@@ -34,15 +34,14 @@ func aimOf(limit int64) int64 {
 	return max(min(limit/10*9, limit-file), limit/2)
 }
 
-// shortOf returns what tells that memory is short: what was in use at the last collection of
-// garbage is more than three quarters of what the collector aims at for a limit. The rest is
-// for garbage until it is collected.
-func shortOf(limit int64) func() bool {
-	most := uint64(aimOf(limit)) / 4 * 3 //nolint:gosec // A limit is positive.
-	return func() bool {
+// useOf returns what tells which part of what the collector aims at for a limit was in use at
+// the last collection of garbage.
+func useOf(limit int64) func() float64 {
+	aim := float64(aimOf(limit))
+	return func() float64 {
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		metrics.Read(live)
-		return live[0].Value.Uint64() > most
+		return float64(live[0].Value.Uint64()) / aim
 	}
 }
 
