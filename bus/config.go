@@ -99,7 +99,7 @@ type Config struct {
 	FetchBytes int
 
 	// MemoryUse tells what part of the memory that the process may use is in use. From
-	// seven tenths on the publisher is slowed, the more the more is in use: so that the
+	// two thirds on the publisher is slowed, the more the more is in use: so that the
 	// embedded server, which keeps the last ten seconds of the stream, has KeepBytes of
 	// them at most, and a part of it as use comes near 1. It is called for every frame.
 	// Nil means that memory has no limit. They matter only with DataDir.

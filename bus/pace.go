@@ -8,7 +8,7 @@ const (
 	keeps = 10 * time.Second
 	// freely is the part of the memory up to which nothing is slowed: the rest is for garbage
 	// until it is collected.
-	freely = 0.5
+	freely = 0.65
 	// paceMin is the part of the rate that is always left, since memory that something else
 	// holds does not come back by waiting.
 	paceMin = 1.0 / 8

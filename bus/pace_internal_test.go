@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// half is a use of memory with half of that left which there is where it begins to be short.
+const half = (1 + freely) / 2
+
 // usedUp is a use of memory that does not change.
 func usedUp(part float64) func() float64 { return func() float64 { return part } }
 
@@ -18,7 +21,7 @@ func TestThePaceIsKeptInAnyWindow(t *testing.T) {
 	t.Logf("seed %d", seed)
 	const configured = 256 << 20
 	for use, keep := range map[float64]int{
-		freely + 1e-9: configured, 0.75: configured / 4, 0.9: configured / 8, 1: configured / 8, 7: configured / 8,
+		freely + 1e-9: configured, half: configured / 4, 0.9: configured / 8, 1: configured / 8, 7: configured / 8,
 	} {
 		t.Run(fmt.Sprintf("%.2f", use), func(t *testing.T) {
 			t.Parallel()
@@ -82,12 +85,12 @@ func TestThePaceIsForTheTimeInWhichMemoryIsShort(t *testing.T) {
 	}
 	step(0)
 	step(0) // What was published before does not count.
-	use = 0.75
+	use = half
 	step(0)
 	step(time.Second)
-	use = 0.5
+	use = freely
 	step(0)
-	use = 0.75
+	use = half
 	step(0) // Neither does what was from an earlier time.
 	step(time.Second)
 }
@@ -106,7 +109,7 @@ func TestTheWaitForALargeFrameEndsWhenMemoryIsFree(t *testing.T) {
 	if !p.wait(now) || p.next.Sub(now) > paceStep {
 		t.Fatal("64 MiB at 1 MiB/s took 4 seconds")
 	}
-	use = 0.5 + 1e-9 // 8 MiB/s for the 60 that are left.
+	use = freely + 1e-9 // 8 MiB/s for the 60 that are left.
 	if now = now.Add(7 * time.Second); !p.wait(now) {
 		t.Fatal("60 MiB at 8 MiB/s took 7 seconds")
 	}

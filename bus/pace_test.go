@@ -24,7 +24,7 @@ func TestShortMemoryPacesThePublisher(t *testing.T) {
 	short.Store(true)
 	use := func() float64 {
 		if short.Load() {
-			return 0.75 // A quarter of what is kept where memory begins to be short.
+			return 0.825 // A quarter of what is kept where memory begins to be short.
 		}
 		return 0
 	}
