@@ -12,7 +12,7 @@ import (
 
 var refuseNoBase = &refusal{
 	"the row is not in the sink, so its unchanged columns are unknown",
-	"copy the table (snapshot); or ALTER TABLE ... REPLICA IDENTITY FULL in PostgreSQL and touch the row; or set rows that are refused aside as dead letters",
+	copyAnewHint,
 }
 
 // baseWaitMax is how long one call waits for rows that may still become visible.

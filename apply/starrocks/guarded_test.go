@@ -255,7 +255,7 @@ func TestMissingRowIsRefusedWithTheWaysOut(t *testing.T) {
 	t.Parallel()
 	sink, _, b := prepared(t, nil)
 	_, err := sink.Apply(t.Context(), b.Of(sinktest.Update("7", "b", sinktest.Unchanged)))
-	wantError(t, err, false, "key id=7", "column note", "the row is not in the sink, so its unchanged columns are unknown", "snapshot", "REPLICA IDENTITY FULL", "dead letters")
+	wantError(t, err, false, "key id=7", "column note", "the row is not in the sink, so its unchanged columns are unknown", "snapshot", "REPLICA IDENTITY FULL", "SINK_REFUSED_ROWS=dead-letter")
 	if _, ok := errors.AsType[*apply.RowError](err); !ok {
 		t.Errorf("%T is no *apply.RowError", err)
 	}

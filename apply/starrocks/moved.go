@@ -24,7 +24,7 @@ const (
 var (
 	refuseMoved = &refusal{
 		"the row got its key by an update that left large values out, and StarRocks does not have the row with the key before",
-		"copy the table anew, and set REPLICA IDENTITY FULL if updates of its key are usual, so that they carry whole rows",
+		copyAnewHint,
 	}
 	refuseMovedType = &refusal{
 		"the update left the value out, and from a column of this type it cannot be read back exactly",

@@ -17,6 +17,10 @@ type refusal struct {
 
 const textHint = "create the column as VARCHAR in StarRocks, which stores the text that PostgreSQL prints"
 
+// copyAnewHint is for rows that no repetition can complete. The copy comes behind them in the
+// stream.
+const copyAnewHint = "set SINK_REFUSED_ROWS=dead-letter until the row has passed, and then copy the table anew: dbmazz snapshot; with REPLICA IDENTITY FULL in PostgreSQL updates carry whole rows, and this cannot happen"
+
 var (
 	refuseUTF8     = &refusal{"the value is not valid UTF-8", "use a database with encoding UTF8, or correct the row"}
 	refuseLong     = &refusal{"the value is longer than the column, in bytes of UTF-8", "widen the column in StarRocks with ALTER TABLE ... MODIFY COLUMN (at most VARCHAR(1048576)), or shorten the value"}

@@ -84,7 +84,10 @@ func (p *report) String() string {
 		fmt.Fprintf(&b, "| runs' problems: %s | %d |\n", kind, problems[kind])
 	}
 	fmt.Fprintf(&b, "| samples of the invariants | %d |\n| most memory of a process | %d MiB of %d |\n| seeds that failed | %s |\n", samples, peak>>20, memoryLimit>>20, strings.Join(failed, ", "))
-	for _, kind := range []string{"layout", "fault", "point"} {
+	for _, kind := range []string{"layout", "fault", "point", "remedy"} {
+		if len(counts[kind]) == 0 {
+			continue
+		}
 		fmt.Fprintf(&b, "\n| %s | times |\n|---|---|\n", kind)
 		for _, name := range slices.Sorted(maps.Keys(counts[kind])) {
 			fmt.Fprintf(&b, "| %s | %d |\n", name, counts[kind][name])

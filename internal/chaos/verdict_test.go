@@ -89,11 +89,20 @@ func (r *run) settle() *verdict {
 		r.problem(stuck, "mark the end: %v", err)
 		return &verdict{}
 	}
-	if at, err := r.confirmedReaches(ctx, goal, looks); err != nil {
+	at, err := r.confirmedReaches(ctx, goal, looks)
+	remedied := err != nil && r.refusesWhatIsGone()
+	if remedied {
+		r.setAside()
+		at, err = r.confirmedReaches(ctx, goal, looks)
+	}
+	if err != nil {
 		r.problem(stuck, "the slot stands at %s %s after everything was healed, want %s", at, time.Since(began).Round(time.Second), goal)
 		return &verdict{}
 	}
 	r.note("all is confirmed")
+	if remedied {
+		r.copyAnew(ctx)
+	}
 	if v := r.verdict(); !v.equal() {
 		return v
 	}
@@ -195,8 +204,10 @@ func (o *outcome) String() string {
 	if len(o.problems) > 0 {
 		verdict = fmt.Sprintf("%d PROBLEMS, the first: %.160s", len(o.problems), o.problems[0].text)
 	}
-	for layout := range o.counts["layout"] {
-		verdict += "; " + layout
+	for _, kind := range []string{"layout", "remedy"} {
+		for name := range o.counts[kind] {
+			verdict += "; " + name
+		}
 	}
 	return fmt.Sprintf("seed %d, %s, %d faults, %d transactions, %d rows, %s", o.seed, o.took.Round(100*time.Millisecond), faults, o.transactions, o.rows, verdict)
 }
