@@ -155,26 +155,45 @@ func TestChangesMadeWhileAChunkIsReadAreNotUndone(t *testing.T) {
 
 // A row moves into the part that is copied, without its large value, and its key is to be read
 // again. While that is being read another row takes the same key in the same way: it is left out
-// of what was read, and must not count as copied by it.
+// of what was read, and must not count as copied by it. Nor is it forgotten where capture ends
+// meanwhile and the next one goes on.
 func TestKeyThatIsTakenAgainWhileItIsReadAgainIsNotForgotten(t *testing.T) {
 	t.Parallel()
-	db, held, r := copyingHeld(t, "'-15'")
-	held.hold.Store(true)
-	r.cfg.SnapshotWorkers, r.cfg.SnapshotChunkRows, r.cfg.SnapshotRate = 1, 4, 4
-	r.start()
-	r.await("the first chunk", func(s capture.Status) bool { return len(s.Snapshot.Tables) > 0 && s.Snapshot.Tables[0].ChunksDone > 0 })
-	db.Exec("UPDATE t SET id = -15 WHERE id = 15")
-	<-held.asked
-	passed := func() int {
-		return len(slices.DeleteFunc(r.changes(), func(c string) bool { return strings.HasPrefix(c, "snapshot") }))
+	for name, ends := range map[string]struct{ between, after bool }{
+		"capture goes on":                {},
+		"it ends between the moves":      {between: true},
+		"it ends after both":             {after: true},
+		"it ends between and after them": {true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, held, r := copyingHeld(t, "'-15'")
+			held.hold.Store(true)
+			r.cfg.SnapshotWorkers, r.cfg.SnapshotChunkRows, r.cfg.SnapshotRate = 1, 4, 4
+			r.start()
+			r.await("the first chunk", func(s capture.Status) bool { return len(s.Snapshot.Tables) > 0 && s.Snapshot.Tables[0].ChunksDone > 0 })
+			db.Exec("UPDATE t SET id = -15 WHERE id = 15")
+			<-held.asked
+			if ends.between {
+				r.stop()
+				r.start()
+			}
+			passed := func() int {
+				return len(slices.DeleteFunc(r.changes(), func(c string) bool { return strings.HasPrefix(c, "snapshot") }))
+			}
+			before := passed()
+			db.Exec("UPDATE t SET id = -100 WHERE id = -15")
+			db.Exec("UPDATE t SET id = -15 WHERE id = 16")
+			r.await("passed", func(capture.Status) bool { return passed() >= before+2 })
+			if ends.after {
+				r.stop()
+				r.start()
+			}
+			held.release()
+			r.copied()
+			r.same("t", "id")
+		})
 	}
-	before := passed()
-	db.Exec("UPDATE t SET id = -100 WHERE id = -15")
-	db.Exec("UPDATE t SET id = -15 WHERE id = 16")
-	r.await("passed", func(capture.Status) bool { return passed() >= before+2 })
-	held.release()
-	r.copied()
-	r.same("t", "id")
 }
 
 // A chunk that shows what the reader has not passed is not written before it has: the change
