@@ -43,8 +43,8 @@ func (p *pace) wait(now time.Time) bool {
 		p.debt, p.at = 0, time.Time{}
 		return false
 	}
-	left := (1 - use) / (1 - freely)
-	rate := p.rate * max(paceMin, left*max(left, 0))
+	left := max(0, (1-use)/(1-freely))
+	rate := p.rate * max(paceMin, left*left)
 	if p.at.IsZero() {
 		p.at = now
 	}

@@ -18,11 +18,6 @@ import (
 // listenDefault is where the server inside dbmazz capture listens.
 const listenDefault = "127.0.0.1:4222"
 
-// keepShare is the part of a memory limit to which what the embedded server keeps of the
-// stream comes down where memory begins to be short. The rest is for the program, batches and
-// bodies.
-const keepShare = 1
-
 // busConfig says where the queue is for a command that runs the given parts: in this
 // process for one that captures, at BUS_URL, or in the process that has the folder open.
 func busConfig(c config.Config, parts config.Parts, log *slog.Logger) bus.Config {
@@ -38,7 +33,7 @@ func busConfig(c config.Config, parts config.Parts, log *slog.Logger) bus.Config
 	}
 	out.DataDir = c.BusDataDir
 	if c.MemoryLimit > 0 {
-		out.MemoryUse, out.KeepBytes = useOf(c.MemoryLimit), c.MemoryLimit/keepShare
+		out.MemoryUse, out.KeepBytes = useOf(c.MemoryLimit), c.MemoryLimit
 	}
 	if parts&config.Capture == 0 {
 		out.Attach = true

@@ -35,7 +35,7 @@ func TestTheRemedyForARowThatIsNotInTheSinkIsEnough(t *testing.T) {
 			r.set("SINK_REFUSED_ROWS", "dead-letter")
 			apply = a.apply("apply-2")
 			r.settle(apply)
-			command := a.process(map[string]string{"GRPC_ADDR": apply.conn.Target()[len("passthrough:///"):]}, "snapshot", "--tables", "public.item")
+			command := a.process(map[string]string{"GRPC_ADDR": apply.address()}, "snapshot", "--tables", "public.item")
 			if code := command.exitCode(patience); code != 0 {
 				t.Fatalf("exit code %d:\n%s", code, command.out.String())
 			}

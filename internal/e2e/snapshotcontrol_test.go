@@ -329,7 +329,7 @@ func TestSnapshotCommandFollowsTheCopy(t *testing.T) {
 	apply.copied()
 	for _, asked := range []*service{capture, apply} {
 		command := func(args ...string) string {
-			s := a.process(map[string]string{"GRPC_ADDR": asked.conn.Target()[len("passthrough:///"):]}, append([]string{"snapshot"}, args...)...)
+			s := a.process(map[string]string{"GRPC_ADDR": asked.address()}, append([]string{"snapshot"}, args...)...)
 			if code := s.exitCode(patience); code != 0 {
 				t.Errorf("exit code %d, want 0:\n%s", code, s.out.String())
 			}
