@@ -208,8 +208,7 @@ func (e *embedded) restart(ctx context.Context, minAge time.Duration, reason str
 	e.log.WarnContext(ctx, "restarting embedded server", "reason", reason)
 	if old := e.srv; old != nil {
 		e.srv = nil
-		old.Shutdown()
-		old.WaitForShutdown()
+		end(ctx, old)
 	}
 	return e.start(ctx)
 }
@@ -284,8 +283,7 @@ func (e *embedded) stop(ctx context.Context) error {
 		defer e.mu.Unlock()
 		e.closed = true
 		if e.srv != nil {
-			e.srv.Shutdown()
-			e.srv.WaitForShutdown()
+			end(ctx, e.srv)
 			e.srv = nil
 		}
 		done <- errors.Join(e.socket.remove(), e.lock.Close())
@@ -297,6 +295,36 @@ func (e *embedded) stop(ctx context.Context) error {
 		return fmt.Errorf("stop embedded NATS server: %w", ctx.Err())
 	}
 }
+
+// end stops a server once it has carried out what it was asked for. A stream that it
+// creates while it is being stopped it forgets: that stream's store would stay open and
+// write its index into a folder that the next server has taken by then.
+func end(ctx context.Context, srv *server.Server) {
+	if clients, err := srv.Connz(&server.ConnzOptions{Limit: maxConnections}); err == nil {
+		for _, c := range clients.Conns {
+			_ = srv.DisconnectClientByID(c.Cid) // The error says that it has gone by itself.
+		}
+	}
+	patience, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for patience.Err() == nil {
+		// A server that has given up its streams has nothing under way.
+		if js, err := srv.Jsz(nil); err != nil || js.Disabled || js.API.Inflight == 0 {
+			break
+		}
+		select {
+		case <-ticker.C:
+		case <-patience.Done():
+		}
+	}
+	srv.Shutdown()
+	srv.WaitForShutdown()
+}
+
+// endPatience bounds the wait for requests: a broken server is stopped all the same.
+const endPatience = 3 * time.Second
 
 // serverLog hands the server's messages to slog. Its notices are about its start.
 type serverLog struct {
