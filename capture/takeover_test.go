@@ -120,7 +120,7 @@ func TestChosenCaptureTakesTheSlotFromOneThatIsCutOff(t *testing.T) {
 		began := time.Now()
 		second.start()
 		second.await("streaming", func(s capture.Status) bool { return s.State == capture.StateStreaming })
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 20*time.Second { // Left alone, the walsender of before holds the slot for a minute.
 			t.Errorf("the takeover took %s", took)
 		}
 		lost.Store(true)
