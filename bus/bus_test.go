@@ -13,7 +13,7 @@ import (
 // bounded returns a context that ends a test which hangs.
 func bounded(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), 5*time.Minute)
 	tb.Cleanup(cancel)
 	return ctx
 }

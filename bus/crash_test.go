@@ -198,7 +198,7 @@ func TestKilledProcessLosesNothingStored(t *testing.T) {
 
 func crashVerify(t *testing.T, folder string, stored, checkpoint uint64, round int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	b, err := bustest.TryOpen(t, crashConfig(folder))
 	if err != nil {

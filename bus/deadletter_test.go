@@ -242,7 +242,7 @@ func TestLettersSurviveARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
 	b := bustest.Open(t, bus.Config{})
-	bus.SetPatience(b, time.Second)
+	bus.SetPatience(b, 2*time.Second)
 	letters := b.DeadLetters()
 	failed := make(chan error, 1)
 	go func() {

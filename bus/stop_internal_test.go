@@ -15,7 +15,7 @@ import (
 // next server has taken by then.
 func TestServerIsStoppedWhenNothingIsBeingCreated(t *testing.T) { //nolint:paralleltest // It counts goroutines.
 	before := goleak.IgnoreCurrent()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	b, err := New(Config{Pipeline: "test", DataDir: t.TempDir(), DiskReserve: -1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

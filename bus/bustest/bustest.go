@@ -55,10 +55,10 @@ func TryOpen(tb testing.TB, cfg bus.Config) (*bus.Bus, error) {
 	return b, nil
 }
 
-// Close closes the bus within 20 seconds.
+// Close closes the bus within a minute.
 func Close(tb testing.TB, b *bus.Bus) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
 	defer cancel()
 	if err := b.Close(ctx); err != nil {
 		tb.Error(err)

@@ -174,7 +174,7 @@ func (s *Server) signal(tb testing.TB, sig os.Signal) {
 // awaitReady returns when JetStream answers a client of this server.
 func (s *Server) awaitReady(tb testing.TB) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), 5*time.Minute)
 	defer cancel()
 	var err error
 	for ctx.Err() == nil {
