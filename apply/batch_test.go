@@ -109,9 +109,12 @@ func (b *bench) transaction(t *testing.T, changes func(*cdc.Writer)) {
 	b.w.Reset(nil)
 }
 
+// patience is how long a test waits for what should happen at once.
+const patience = 30 * time.Second
+
 func (b *bench) drain(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := b.Drain(ctx, b.tail); err != nil {
 		t.Fatalf("%v: %+v", err, b.Status())
@@ -239,7 +242,7 @@ func TestALoneChangeDoesNotWaitForTheInterval(t *testing.T) {
 		b.transaction(t, b.insert("a", "1", "x"))
 		select {
 		case <-sink.arrived:
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("the change waits: %+v", b.Status())
 		}
 	}
@@ -284,7 +287,7 @@ func TestBatchesEndWithTransactionsUnlessOneAloneIsLarger(t *testing.T) {
 		b.stream.publish(data)
 		b.w.Reset(nil)
 	}
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(patience)
 	for len(sink.got()) < before+4 {
 		select {
 		case <-deadline:
@@ -335,7 +338,7 @@ func TestAFrameOfAnotherPipelineOrWithAHoleStopsApply(t *testing.T) {
 			b.drain(t)
 			damage(b)
 			b.transaction(t, b.insert("b", "1", "x"))
-			deadline := time.After(5 * time.Second)
+			deadline := time.After(patience)
 			for b.Status().State != apply.Failing {
 				select {
 				case <-deadline:
@@ -379,7 +382,7 @@ func TestTheEndOfATransactionAloneIsAppliedAfterARestart(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- again.Run(ctx) }()
-	drain, stop := context.WithTimeout(ctx, 5*time.Second)
+	drain, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	if err := again.Drain(drain, cdc.Tail{Last: h.Last, End: h.End}); err != nil {
 		t.Errorf("%v: %+v", err, again.Status())
@@ -458,7 +461,7 @@ func TestAFullBatchIsEncodedWhileTheOneBeforeIsLoaded(t *testing.T) {
 		if n != 31 {
 			t.Errorf("%d rows were encoded, want 31", n)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("a full batch waits, and nothing was encoded")
 	}
 	close(sink.hold)

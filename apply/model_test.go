@@ -207,7 +207,7 @@ func (m *model) run(t *rapid.T) {
 	}()
 	for {
 		l := m.born()
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		context.AfterFunc(ctx, l.end)
 		drained := make(chan error, 1)
 		go func() { drained <- l.apply.Drain(ctx, m.stream.tail) }()

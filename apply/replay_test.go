@@ -20,7 +20,7 @@ import (
 func (m *model) replay(t *rapid.T, config apply.ReplayConfig) apply.ReplaySummary {
 	for {
 		l := &life{memStream: m.stream, m: m, name: "replay", over: make(chan struct{})}
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		l.stop = cancel
 		config.Config = m.config(l)
 		config.Config.DeadLetters = nil
@@ -124,7 +124,7 @@ func TestAReplayIntoTheLiveTablesChangesNothingWhileLiveApplyWorks(t *testing.T)
 			Guarded: true, HardDeletes: m.sink.hard, Live: m.stream.live, QuietWait: 5 * time.Millisecond, Quiet: quietOf(live),
 		})
 		<-arrived
-		drain, stop := context.WithTimeout(ctx, 20*time.Second)
+		drain, stop := context.WithTimeout(ctx, patience)
 		defer stop()
 		err := live.Drain(drain, m.stream.tail)
 		cancel()
@@ -282,7 +282,7 @@ func TestLettersAreRetriedWhileLiveApplyGoesOn(t *testing.T) {
 		}
 		retry()
 		<-arrived
-		drain, stop := context.WithTimeout(ctx, 20*time.Second)
+		drain, stop := context.WithTimeout(ctx, patience)
 		defer stop()
 		err := live.Drain(drain, m.stream.tail)
 		cancel()

@@ -88,7 +88,7 @@ func send(t *testing.T, lists chan<- []*cdc.Schema, list []*cdc.Schema) {
 	t.Helper()
 	select {
 	case lists <- list:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the list is not taken")
 	}
 }

@@ -267,7 +267,7 @@ func TestAReplayThatHasAppliedEverythingEndsAlthoughTheStreamWasPurged(t *testin
 	if _, err := stream.SaveState(t.Context(), state, 0); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := apply.NewReplay(apply.ReplayConfig{To: to}, stream, newMemSink(nil)).Run(ctx); err != nil {
 		t.Error(err)

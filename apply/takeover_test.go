@@ -27,7 +27,7 @@ func started(t *testing.T, a *apply.Apply) (stop func()) {
 
 func wait(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(patience)
 	for !condition() {
 		select {
 		case <-deadline:
@@ -143,7 +143,7 @@ func TestALostLeaseEndsARunningCallAndRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Run goes on")
 	}
 	if a.Status().State != apply.Stopped {

@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long a test waits for what should happen at once.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // rig is a capture of one database into a stream in memory.
 type rig struct {
