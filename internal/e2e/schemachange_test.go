@@ -150,7 +150,7 @@ func TestSchemaChangesWhileStopped(t *testing.T) {
 func TestSchemaChangesWhileRowsAreCopied(t *testing.T) {
 	t.Parallel()
 	r, tables := schemaRig(t, starrockstest.Options{})
-	s := r.set("SNAPSHOT_RATE", "60").set("SNAPSHOT_WORKERS", "8").begin()
+	s := r.set("SNAPSHOT_RATE", "20").set("SNAPSHOT_WORKERS", "8").begin()
 	s.copies("rows are being copied", begun)
 	r.alter()
 	if !s.look().GetSnapshotActive() {

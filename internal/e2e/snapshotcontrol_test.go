@@ -63,7 +63,7 @@ func TestTablesAreCopiedAgainWhileTheyChange(t *testing.T) {
 // TestPausedCopyHoldsOverARestart, and changes go on meanwhile.
 func TestPausedCopyHoldsOverARestart(t *testing.T) {
 	t.Parallel()
-	r := setup(t, itemDDL, "item").slowly(1000, 50)
+	r := setup(t, itemDDL, "item").slowly(300, 50)
 	r.items("item", 3000)
 	s := r.begin()
 	s.copies("it has begun", begun)
@@ -86,6 +86,7 @@ func TestPausedCopyHoldsOverARestart(t *testing.T) {
 		return now.GetSnapshotPaused() && now.GetSnapshotRowsSynced() <= at+100, now.String()
 	})
 	s.succeeds(s.control.ResumeSnapshot(s.call(), &pb.ResumeSnapshotRequest{}))
+	s.atFullSpeed()
 	s.copied()
 	r.same(s, "item")
 }
@@ -93,7 +94,7 @@ func TestPausedCopyHoldsOverARestart(t *testing.T) {
 // TestAddedTableIsCopiedAndJoins the stream; one that is taken out stops and stays.
 func TestAddedTableIsCopiedAndJoins(t *testing.T) {
 	t.Parallel()
-	r := setup(t, "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)", "a").slowly(2000, 50)
+	r := setup(t, "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)", "a").slowly(200, 50)
 	r.items("a", 500)
 	r.items("b", 1500)
 	s := r.start()
@@ -103,6 +104,7 @@ func TestAddedTableIsCopiedAndJoins(t *testing.T) {
 	r.db.Exec("UPDATE b SET v = 'changed' WHERE id % 7 = 0; DELETE FROM b WHERE id % 50 = 0; INSERT INTO b VALUES (-5, 'inserted'); UPDATE a SET v = 'not seen'")
 	s.kill()
 	s = r.begin()
+	s.atFullSpeed()
 	s.copied()
 	r.same(s, "b")
 	if now := s.look(); progress(now, "a") != nil {
@@ -188,7 +190,7 @@ func TestSnapshotOnlyEndsBothStages(t *testing.T) {
 // so is what was copied until then.
 func TestDrainDuringACopyEndsItAndTheNextStartGoesOn(t *testing.T) {
 	t.Parallel()
-	r := setup(t, itemDDL, "item").slowly(1000, 50)
+	r := setup(t, itemDDL, "item").slowly(300, 50)
 	r.items("item", 3000)
 	s := r.begin()
 	s.copies("it has begun", begun)
@@ -244,7 +246,7 @@ func TestCopyWaitsForASinkThatIsAwayOrPaused(t *testing.T) {
 func TestTableWithoutAKeyIsCopiedWhileItGrows(t *testing.T) {
 	t.Parallel()
 	random := random(t)
-	r := setup(t, eventsDDL, "events").set("SNAPSHOT_RATE", "20000")
+	r := setup(t, eventsDDL, "events").set("SNAPSHOT_RATE", "4000")
 	r.db.Exec("INSERT INTO events SELECT 1000 + i % 50, repeat('w', 300) || i % 3 FROM generate_series(1, 20000) i")
 	want := history{}
 	for n := range 150 {
@@ -255,6 +257,7 @@ func TestTableWithoutAKeyIsCopiedWhileItGrows(t *testing.T) {
 	s.copies("it has begun", begun)
 	s.kill()
 	s = r.begin()
+	s.atFullSpeed()
 	s.copied()
 	for range 20 {
 		want.happen(t.Context(), r, random)
