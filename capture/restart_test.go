@@ -119,7 +119,7 @@ func TestKilledConnectionIsReplacedWithoutLossOrDuplicate(t *testing.T) {
 
 func TestBlockedStreamDoesNotCostTheConnection(t *testing.T) {
 	t.Parallel()
-	server := pgtest.StartServer(t, pgtest.Options{Settings: map[string]string{"wal_sender_timeout": "2s"}})
+	server := pgtest.StartServer(t, pgtest.Options{Settings: map[string]string{"wal_sender_timeout": "6s"}})
 	db := server.Database(t)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := newRig(t, db, "t")
@@ -127,7 +127,7 @@ func TestBlockedStreamDoesNotCostTheConnection(t *testing.T) {
 	r.stream.Block()
 	// More than all buffers in between hold, so that the server blocks in sending.
 	db.Exec("INSERT INTO t SELECT i, repeat('v', 1000) FROM generate_series(1, 30000) i")
-	pause(7 * time.Second)
+	pause(15 * time.Second)
 	if s := r.c.Status(); s.State != capture.StateStreaming || s.Restarts != 0 {
 		t.Fatalf("status %+v", s)
 	}

@@ -125,7 +125,7 @@ func TestIdleSlotPassesTheStartOfAStreamedTransactionWithoutLosingIt(t *testing.
 
 func TestReplayOfALargeTransactionDoesNotCostTheConnection(t *testing.T) {
 	t.Parallel()
-	server := pgtest.StartServer(t, pgtest.Options{Major: pgtest.Since(t, 14), Settings: map[string]string{"wal_sender_timeout": "2s"}})
+	server := pgtest.StartServer(t, pgtest.Options{Major: pgtest.Since(t, 14), Settings: map[string]string{"wal_sender_timeout": "8s"}})
 	db := server.Database(t)
 	db.Exec("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	r := streamingRig(t, db, "t")
@@ -138,7 +138,7 @@ func TestReplayOfALargeTransactionDoesNotCostTheConnection(t *testing.T) {
 	exec(conn, "COMMIT")
 	// What comes meanwhile fills the buffers in between.
 	db.Exec(insert(30001, 60000, "b"))
-	pause(5 * time.Second)
+	pause(13 * time.Second)
 	if s := r.c.Status(); s.State != capture.StateStreaming || s.Restarts != 0 {
 		t.Fatalf("status %+v", s)
 	}

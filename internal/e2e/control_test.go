@@ -18,7 +18,7 @@ import (
 func TestPauseStopsTheSinkAndNotTheQueueAndSurvivesAKill(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t)
-	senderTimeout(db, 1500*time.Millisecond)
+	senderTimeout(db, 5*time.Second)
 	r := setupOn(t, db, starrockstest.Options{}, loadDDL, loadTables...)
 	s := r.start()
 	l := r.load(random(t), 5*time.Millisecond)
@@ -26,7 +26,7 @@ func TestPauseStopsTheSinkAndNotTheQueueAndSurvivesAKill(t *testing.T) {
 	s.pause()
 	loads, before, pid := len(r.sink.Loads()), s.look(), r.walsender()
 	l.more(50)
-	stays(t, 4*time.Second, "a paused pipeline keeps its connection and loads nothing", func() (bool, string) {
+	stays(t, 11*time.Second, "a paused pipeline keeps its connection and loads nothing", func() (bool, string) {
 		return len(r.sink.Loads()) == loads && r.walsender() == pid, fmt.Sprint(len(r.sink.Loads()), r.walsender())
 	})
 	paused := s.look()

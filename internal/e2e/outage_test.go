@@ -18,7 +18,7 @@ const outageEnv = "DBMAZZ_E2E_OUTAGE"
 // wal_sender_timeout, after which PostgreSQL drops who does not answer.
 func TestSinkOutageUnderLoadReconnectsNothing(t *testing.T) {
 	t.Parallel()
-	outage := 10 * time.Second
+	outage := 20 * time.Second
 	if text := os.Getenv(outageEnv); text != "" {
 		var err error
 		if outage, err = time.ParseDuration(text); err != nil {
@@ -26,7 +26,7 @@ func TestSinkOutageUnderLoadReconnectsNothing(t *testing.T) {
 		}
 	}
 	db := pgtest.Database(t)
-	senderTimeout(db, max(3*time.Second, outage/3))
+	senderTimeout(db, max(6*time.Second, outage/3))
 	r := setupOn(t, db, starrockstest.Options{}, loadDDL, loadTables...)
 	s := r.start()
 	l := r.load(random(t), 5*time.Millisecond)
