@@ -146,6 +146,7 @@ func TestEachPlantedBugIsCaught(t *testing.T) {
 				}
 				if found != nil {
 					fmt.Fprintf(os.Stderr, "planted: %s: caught by seed %s: %s\n", bug.name, found[1], found[2])
+					t.Log(lastLines(string(out), 80)) // It may not be the bug that was caught.
 					return
 				}
 			}
