@@ -58,7 +58,7 @@ func (r *run) play() {
 }
 
 func isScripted(name string) bool {
-	return slices.ContainsFunc(scripted, func(kind starrockstest.FaultKind) bool { return name == "sink: "+string(kind) })
+	return slices.ContainsFunc(scripted, func(kind starrockstest.FaultKind) bool { return name == sinkFault(kind) })
 }
 
 // choose picks a fault of a group that has none.
@@ -88,7 +88,7 @@ func (r *run) choose(there []active) (fault, bool) {
 // that ends between the answer that a row was filtered and the note of it. See "What is not
 // covered" in docs/guarantees.md.
 func uncovered(a, b fault) bool {
-	const filtered = "sink: " + string(starrockstest.FaultFilteredRow)
+	filtered := sinkFault(starrockstest.FaultFilteredRow)
 	return a.name == filtered && b.group == "process" || b.name == filtered && a.group == "process"
 }
 

@@ -37,10 +37,13 @@ func sinkFaults() []fault {
 		}},
 	}
 	for _, kind := range scripted {
-		all = append(all, fault{name: "sink: " + string(kind), group: "sink", weight: weightOf(kind), possible: func(r *run) bool { return r.mayScript(kind) }, strike: script(kind)})
+		all = append(all, fault{name: sinkFault(kind), group: "sink", weight: weightOf(kind), possible: func(r *run) bool { return r.mayScript(kind) }, strike: script(kind)})
 	}
 	return all
 }
+
+// sinkFault names the fault of a schedule that has the stand-in play a kind of fault.
+func sinkFault(kind starrockstest.FaultKind) string { return "sink: " + string(kind) }
 
 // weightOf prefers the faults that leave it open whether a load is committed, and how much
 // of it.
@@ -86,7 +89,7 @@ func script(kind starrockstest.FaultKind) func(*run, *rand.Rand) func() {
 		return func() {
 			left := r.sink.Faults()
 			if i := slices.IndexFunc(left, func(o starrockstest.Fault) bool { return o.Kind == kind }); i < 0 || left[i].Count < f.Count {
-				r.count("fault", "sink: "+string(kind))
+				r.count("fault", sinkFault(kind))
 			}
 			r.sink.ClearFaults()
 			r.sink.Release()
