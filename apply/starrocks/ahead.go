@@ -55,7 +55,7 @@ func same(a, b []apply.Row) bool { return len(a) == len(b) && len(a) > 0 && &a[0
 func (e *encoded) apply(ctx context.Context, batch *apply.TableBatch) (apply.Result, error) {
 	defer func() { e.run.sink.buffers.Put(e.buffer) }()
 	e.run.batch = batch
-	err := e.run.send(ctx, e.group, e.body, int64(len(e.group.rows)))
+	err := e.run.send(ctx, e.group, e.body, e.group.rows)
 	e.run.countNulls(ctx)
 	return e.run.result, err
 }

@@ -128,7 +128,7 @@ func (a *appendLoad) deliver(ctx context.Context, label string, look bool) error
 		return err
 	}
 	l := a.layout
-	r := &request{table: l.table, label: label, renew: a.renew}
+	r := &request{table: l.table, label: label, missing: a.renew, once: true}
 	if l.foreign {
 		r.columns = l.list("", false)
 	}
@@ -168,12 +168,6 @@ func (a *appendLoad) finish(ctx context.Context, r *request) error {
 	}
 	a.committed(r.rows, len(r.body))
 	return nil
-}
-
-// incomplete is the error for a load that is committed although changes are missing.
-func incomplete(r *request, missing int64) error {
-	return permanent(fmt.Errorf("load %s into %s: committed, but %d of its rows are not in the table: %w; they are sent again under another label",
-		r.label, r.table, missing, apply.ErrIncomplete))
 }
 
 // renew makes the request one of the changes that the table does not have, and counts

@@ -259,7 +259,7 @@ func (a *applyRun) apply(ctx context.Context, g *group, buffer *[]byte) error {
 		if err != nil {
 			return err
 		}
-		if err := a.send(ctx, g, body, int64(n)); err != nil {
+		if err := a.send(ctx, g, body, rows[:n]); err != nil {
 			return err
 		}
 		rows = rows[n:]
@@ -301,9 +301,11 @@ func (a *applyRun) label() string {
 	return label
 }
 
-func (a *applyRun) send(ctx context.Context, g *group, body []byte, rows int64) error {
+// send delivers one load of rows of a group.
+func (a *applyRun) send(ctx context.Context, g *group, body []byte, rows []int32) error {
 	r := &request{
-		table: a.layout.table, label: a.label(), columns: g.list, partial: g.partial, condition: a.condition(), body: body, rows: rows,
+		table: a.layout.table, label: a.label(), columns: g.list, partial: g.partial, condition: a.condition(), body: body, rows: int64(len(rows)),
+		missing: a.lookFor(rows),
 	}
 	if err := checkLabel(r.label); err != nil {
 		return err
@@ -313,7 +315,7 @@ func (a *applyRun) send(ctx context.Context, g *group, body []byte, rows int64) 
 	if err != nil {
 		return a.locate(err)
 	}
-	a.committed(rows, len(body))
+	a.committed(r.rows, len(body))
 	return nil
 }
 

@@ -74,18 +74,25 @@ func (s *Sink) deliver(ctx context.Context, l *layout, r *request) (retries int,
 	}
 }
 
-// resolved tells whether the settled state of a label leaves nothing to do. A request
-// that may not be sent twice is renewed: its rows, not the label, say what is done.
+// resolved tells whether the settled state of a label leaves nothing to do. What is
+// committed is looked for, since no state says how many rows that were. So are rows that
+// must not be sent twice: they, not the label, say what is done.
 func (s *Sink) resolved(ctx context.Context, r *request, state labelState) (done bool, err error) {
 	s.noteState(r.table, r.label, state)
-	if r.renew == nil {
-		return state.committed(), nil
+	if !state.committed() && !r.once {
+		return false, nil
 	}
-	missing, err := r.renew(ctx, r)
+	missing, err := r.missing(ctx, r)
 	if err == nil && missing > 0 && state.committed() {
 		err = incomplete(r, missing)
 	}
-	return missing == 0, err
+	return err == nil && missing == 0, err
+}
+
+// incomplete is the error for a load that is committed although rows are missing.
+func incomplete(r *request, missing int64) error {
+	return permanent(fmt.Errorf("load %s into %s: committed, but the table does not have %d of its rows as they were sent: %w; they are sent again under another label",
+		r.label, r.table, missing, apply.ErrIncomplete))
 }
 
 // describe says what StarRocks answered, without what may be a value of a row.

@@ -21,5 +21,6 @@
 // its label is kept, and then begins: label_keep_max_num of StarRocks should be large.
 //
 // Every load is strict, with a filter ratio of zero, and its row counters are compared
-// with what was sent. docs/types.md is the table of types.
+// with what was sent. A label that is committed without them is believed once the rows
+// were found in the table (absent.go). docs/types.md is the table of types.
 package starrocks

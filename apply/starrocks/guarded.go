@@ -57,7 +57,7 @@ func (a *applyRun) applyMovedGuarded(ctx context.Context, g *group, buffer *[]by
 			}
 		}
 	}
-	if body.rows == 0 {
+	if len(body.rows) == 0 {
 		return nil
 	}
 	return a.send(ctx, g, body.end(), body.rows)

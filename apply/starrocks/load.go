@@ -74,11 +74,13 @@ type request struct {
 	// the row to be replaced; empty without such a condition.
 	condition string
 	body      []byte
-	// renew is set for rows that would be there twice if they were sent twice. It is
-	// called with the label's state settled, makes the request one of the rows that
-	// the table does not have, and counts them.
-	renew func(context.Context, *request) (missing int64, err error)
-	rows  int64
+	// missing counts the rows of the load that the table does not have. It is called with
+	// the label's state settled.
+	missing func(context.Context, *request) (int64, error)
+	// once is set for rows that would be there twice if they were sent twice. Then
+	// missing makes the request one of those that are missing.
+	once bool
+	rows int64
 }
 
 // gate ends the reading of bodies. net/http may read a request's body after it has
@@ -130,7 +132,6 @@ type answer struct {
 	TxnID                int64  `json:"TxnId"`
 	Label                string `json:"Label"`
 	Status               string `json:"Status"`
-	ExistingJobStatus    string `json:"ExistingJobStatus"`
 	Message              string `json:"Message"`
 	LowerMessage         string `json:"msg"`
 	NumberTotalRows      int64  `json:"NumberTotalRows"`

@@ -35,20 +35,23 @@ var (
 // applyMoved delivers the load of the rows whose key has changed while some of their
 // values were not sent. These values are read from the old rows, before any load of
 // the batch changes those. Whether that has happened the label's state tells; if it is
-// forgotten, the audit columns of the new row do.
+// forgotten, or was another one, the audit columns of the new rows do.
 func (a *applyRun) applyMoved(ctx context.Context, g *group, buffer *[]byte) error {
 	s, l := a.sink, a.layout
-	label := a.label()
-	if err := checkLabel(label); err != nil {
+	r := &request{table: l.table, label: a.label(), rows: int64(len(g.rows)), missing: a.lookFor(g.rows)}
+	if err := checkLabel(r.label); err != nil {
 		return err
 	}
-	state, err := s.settle(ctx, l.table, label)
+	state, err := s.settle(ctx, l.table, r.label)
 	if err != nil {
 		return fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}
-	s.noteState(l.table, label, state)
-	if state.committed() {
-		a.committed(int64(len(g.rows)), 0)
+	done, err := s.resolved(ctx, r, state)
+	if err != nil {
+		return err
+	}
+	if done {
+		a.committed(r.rows, 0)
 		return nil
 	}
 	conn, err := s.reading(ctx, l.table)
@@ -58,50 +61,60 @@ func (a *applyRun) applyMoved(ctx context.Context, g *group, buffer *[]byte) err
 	defer conn.Close()
 	// A part of a batch that was refused has another label, so that an aborted one
 	// tells nothing either.
-	done, err := a.movedBefore(ctx, conn, g)
+	rows, err := a.movedLeft(ctx, conn, g)
 	if err != nil {
 		return fmt.Errorf("read moved rows of %s: %w", l.table, err)
 	}
-	if done {
-		a.committed(int64(len(g.rows)), 0)
+	if len(rows) == 0 {
+		a.committed(r.rows, 0)
 		return nil
 	}
-	body, err := a.movedBody(ctx, conn, g, buffer)
+	body, err := a.movedBody(ctx, conn, rows, buffer)
 	if err != nil {
 		return err
 	}
 	a.loads-- // The label is asked for again below, and is the same.
-	return a.send(ctx, g, body, int64(len(g.rows)))
+	return a.send(ctx, g, body, rows)
 }
 
-// movedBefore tells whether the load was committed although its label is forgotten.
-// A load is committed as a whole, so one row of it is enough, unless the row may be left
-// out.
-func (a *applyRun) movedBefore(ctx context.Context, conn *sql.Conn, g *group) (bool, error) {
-	var optional []int32
-	for _, i := range g.rows {
-		row := &a.batch.Rows[i]
-		if !a.reads(row) {
-			continue
-		}
-		if row.Optional {
-			optional = append(optional, i)
-			continue
-		}
-		l := a.layout
-		extra := fmt.Sprintf(" AND %s = %d AND %s = %s", quoteName(l.audit[atVersion]), uint64(row.Position.Commit),
-			quoteName(l.audit[atSynced]), quoteText(a.batch.SyncedAt.UTC().Format(synced)))
-		n, err := a.sink.countRows(ctx, conn, l, []cdc.Tuple{row.Tuple}, extra)
-		return n > 0, a.numbered(int(i), err)
-	}
-	return a.optionalBefore(ctx, conn, optional)
-}
-
-// movedBody makes the body of the load in buffer.
-func (a *applyRun) movedBody(ctx context.Context, conn *sql.Conn, g *group, buffer *[]byte) ([]byte, error) {
-	body := a.movedWriter(buffer)
+// movedLeft returns the rows of the group that are still to be loaded. If a row that moved
+// has what the batch gives it, a load was committed, and what it lacked is left: all rows
+// that moved but this one, if they were in none, or what StarRocks has left out.
+func (a *applyRun) movedLeft(ctx context.Context, conn *sql.Conn, g *group) ([]int32, error) {
 	var moved, optional []int32
 	for _, i := range g.rows {
+		switch row := &a.batch.Rows[i]; {
+		case !a.reads(row):
+		case row.Optional:
+			optional = append(optional, i)
+		default:
+			moved = append(moved, i)
+		}
+	}
+	if len(moved) == 0 {
+		moved = optional
+	}
+	for _, i := range moved {
+		if _, err := a.layout.keyValues(a.batch.Rows[i].Tuple); err != nil {
+			return nil, a.numbered(int(i), err)
+		}
+	}
+	lacking, err := a.without(ctx, conn, moved, a.madeByBatch())
+	if err != nil || len(lacking) == len(moved) {
+		return g.rows, err
+	}
+	absent, err := a.absent(ctx, conn, g.rows)
+	if err != nil {
+		return nil, err
+	}
+	return absent, a.readable(ctx, conn, absent)
+}
+
+// movedBody makes the body of the load of these rows in buffer.
+func (a *applyRun) movedBody(ctx context.Context, conn *sql.Conn, rows []int32, buffer *[]byte) ([]byte, error) {
+	body := a.movedWriter(buffer)
+	var moved, optional []int32
+	for _, i := range rows {
 		switch row := &a.batch.Rows[i]; {
 		case row.Optional && a.reads(row):
 			optional = append(optional, i)
@@ -136,7 +149,7 @@ type movedBody struct {
 	reading *writer
 	buffer  *[]byte
 	body    []byte
-	rows    int64
+	rows    []int32 // of the batch that are in body
 }
 
 func (a *applyRun) movedWriter(buffer *[]byte) *movedBody {
@@ -146,14 +159,14 @@ func (a *applyRun) movedWriter(buffer *[]byte) *movedBody {
 }
 
 func (m *movedBody) add(w *writer, i int32, row *apply.Row, tuple cdc.Tuple) error {
-	if m.rows > 0 {
+	if len(m.rows) > 0 {
 		m.body = append(m.body, ',')
 	}
 	var refused columnRefusal
 	if m.body, refused = w.append(m.body, row, tuple, formFull); refused.refusal != nil {
 		return m.refused(int(i), refused)
 	}
-	m.rows++
+	m.rows = append(m.rows, i)
 	*m.buffer = m.body
 	if len(m.body) > movedBytesMax {
 		return permanent(fmt.Errorf("apply batch %s: the rows of table %s whose key has changed are more than 1 GiB with the values that the updates left out: set REPLICA IDENTITY FULL for such updates, and copy the table anew",

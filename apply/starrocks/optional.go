@@ -6,36 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/dbmazz/dbmazz/apply"
 	"github.com/dbmazz/dbmazz/bus/cdc"
 )
-
-// optionalBefore tells whether a load was committed that has no rows which moved but these:
-// whether one of them has what the batch gave it. If all were deletes, there is none where
-// deletes remove rows; then it does no harm to make the load again.
-func (a *applyRun) optionalBefore(ctx context.Context, conn *sql.Conn, rows []int32) (bool, error) {
-	l := a.layout
-	for chunk := range slices.Chunk(rows, movedRowsRead) {
-		keys := make([]cdc.Tuple, len(chunk))
-		versions := make([]string, len(chunk))
-		for n, i := range chunk {
-			row := &a.batch.Rows[i]
-			if _, err := l.keyValues(row.Tuple); err != nil {
-				return false, a.numbered(int(i), err)
-			}
-			keys[n], versions[n] = row.Tuple, strconv.FormatUint(uint64(row.Position.Commit), 10)
-		}
-		extra := fmt.Sprintf(" AND %s IN (%s) AND %s = %s", quoteName(l.audit[atVersion]), strings.Join(versions, ", "),
-			quoteName(l.audit[atSynced]), quoteText(a.batch.SyncedAt.UTC().Format(synced)))
-		if n, err := a.sink.countRows(ctx, conn, l, keys, extra); n > 0 || err != nil {
-			return n > 0, err
-		}
-	}
-	return false, nil
-}
 
 // addOptional adds optional rows that moved to the load. One whose old row is not there,
 // or cannot be there, or cannot be read back exactly, is the delete of its new key.
@@ -77,6 +51,28 @@ func (m *movedBody) addOptional(ctx context.Context, conn *sql.Conn, rows []int3
 			if err := add(); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// readable refuses an optional row that was in a load before if its old row is the batch's
+// own by now: what it would have been made of is gone. Of other rows fill finds that out.
+func (a *applyRun) readable(ctx context.Context, conn *sql.Conn, rows []int32) error {
+	for _, i := range rows {
+		row := &a.batch.Rows[i]
+		if !row.Optional || !a.reads(row) {
+			continue
+		}
+		if _, err := a.layout.keyValues(row.MovedFrom); err != nil {
+			continue // It never was in StarRocks.
+		}
+		n, err := a.sink.countRows(ctx, conn, a.layout, []cdc.Tuple{row.MovedFrom}, a.madeByBatch())
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return a.refused(int(i), columnRefusal{refuseMoved, -1})
 		}
 	}
 	return nil

@@ -34,7 +34,9 @@ var policy = []struct {
 	verdict  verdict
 	hint     string
 }{
-	{"has already been used", verdictDoubt, ""}, // a label that exists, StarRocks issue 57979
+	// A label that exists is ours and stands for these rows, but nothing says how many of
+	// them were committed under it. Some versions call that a failure, StarRocks issue 57979.
+	{"has already been used", verdictDoubt, ""},
 	{"too many filtered rows", verdictRow, ""},
 	{"primary key size exceed the limit", verdictRow, "shorten the key"},
 	{"too many versions", verdictDoubt, ""},
@@ -63,13 +65,6 @@ func judge(r *request, a *answer, err error) (v verdict, hint string) {
 			return verdictCommitted, ""
 		}
 		return verdictUnpublished, ""
-	case "Label Already Exists":
-		// The label is ours and stands for these rows. Where they may not be sent
-		// twice they are looked for nevertheless, since no counter says how many.
-		if a.ExistingJobStatus == "FINISHED" && r.renew == nil {
-			return verdictUnpublished, ""
-		}
-		return verdictDoubt, ""
 	}
 	for _, p := range policy {
 		if strings.Contains(a.message(), p.contains) {

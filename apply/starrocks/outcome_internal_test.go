@@ -19,8 +19,6 @@ func TestAnswersAreJudgedByTheTable(t *testing.T) {
 		{answer{Status: "Success", NumberLoadedRows: 2, NumberUnselectedRows: 1}, nil, verdictCounters},
 		{answer{Status: "Publish Timeout", NumberLoadedRows: 2}, nil, verdictUnpublished},
 		{answer{Status: "Publish Timeout", NumberLoadedRows: 1}, nil, verdictCounters},
-		{answer{Status: "Label Already Exists", ExistingJobStatus: "FINISHED"}, nil, verdictUnpublished},
-		{answer{Status: "Label Already Exists", ExistingJobStatus: "RUNNING"}, nil, verdictDoubt},
 		{answer{Status: "Label Already Exists"}, nil, verdictDoubt},
 		{answer{Status: "Fail", Message: "Label [x] has already been used."}, nil, verdictDoubt},
 		{answer{Status: "Fail", Message: "too many filtered rows"}, nil, verdictRow},

@@ -70,23 +70,40 @@ func (l *layout) upTo(commit cdc.LSN) string {
 
 // countRows counts the rows with the keys of the tuples for which the extra condition,
 // which begins with AND or is empty, is true.
-func (s *Sink) countRows(ctx context.Context, conn *sql.Conn, l *layout, keys []cdc.Tuple, extra string) (n int, err error) {
+func (s *Sink) countRows(ctx context.Context, conn *sql.Conn, l *layout, keys []cdc.Tuple, extra string) (int, error) {
 	condition, err := l.keyCondition(keys)
 	if err != nil {
 		return 0, err
 	}
-	query := "SELECT COUNT(*) FROM " + s.tableName(l.table) + " WHERE (" + condition + ")" + extra
+	return s.countWhere(ctx, conn, l, "("+condition+")"+extra)
+}
+
+func (s *Sink) countWhere(ctx context.Context, conn *sql.Conn, l *layout, condition string) (n int, err error) {
+	query := "SELECT COUNT(*) FROM " + s.tableName(l.table) + " WHERE " + condition
 	return n, sqlError(conn.QueryRowContext(ctx, query).Scan(&n))
 }
 
 // missingRows returns which of the keys have no row for which the extra condition is
-// true, in order. It counts, and halves what does not add up: a key need not be read
-// back, since some versions of StarRocks show less of a DATETIME than they store.
+// true, in order.
 func (s *Sink) missingRows(ctx context.Context, conn *sql.Conn, l *layout, keys []cdc.Tuple, extra string) ([]int, error) {
+	step := keysAsked
+	if len(l.key) > 1 {
+		step = keysAskedTogether
+	}
+	return uncounted(len(keys), step, func(from, to int) (int, error) {
+		return s.countRows(ctx, conn, l, keys[from:to], extra)
+	})
+}
+
+// uncounted returns which of so many keys have no row, in order, given how many rows those
+// from one up to another have. It asks for a step of them at a time, and halves what does
+// not add up: a key need not be read back, since some versions of StarRocks show less of a
+// DATETIME than they store.
+func uncounted(keys, step int, count func(from, to int) (int, error)) ([]int, error) {
 	var missing []int
 	var search func(from, to int) error
 	search = func(from, to int) error {
-		n, err := s.countRows(ctx, conn, l, keys[from:to], extra)
+		n, err := count(from, to)
 		switch {
 		case err != nil:
 			return err
@@ -106,12 +123,8 @@ func (s *Sink) missingRows(ctx context.Context, conn *sql.Conn, l *layout, keys 
 		}
 		return search(middle, to)
 	}
-	step := keysAsked
-	if len(l.key) > 1 {
-		step = keysAskedTogether
-	}
-	for from := 0; from < len(keys); from += step {
-		if err := search(from, min(from+step, len(keys))); err != nil {
+	for from := 0; from < keys; from += step {
+		if err := search(from, min(from+step, keys)); err != nil {
 			return nil, err
 		}
 	}

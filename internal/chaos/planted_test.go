@@ -33,7 +33,7 @@ var plantedBugs = []planted{
 	},
 	{
 		"rows without a key are sent again without a look at the table", "apply/starrocks/deliver.go",
-		"missing, err := r.renew(ctx, r)", "missing, err := r.rows, error(nil)\n\tif state.committed() {\n\t\tmissing = 0\n\t}",
+		"missing, err := r.missing(ctx, r)", "missing, err := r.rows, error(nil)\n\tif state.committed() {\n\t\tmissing = 0\n\t}",
 	},
 	{
 		"what the stream holds already is published again", "capture/decode.go",
@@ -46,6 +46,10 @@ var plantedBugs = []planted{
 	{
 		"a filtered row is ignored", "apply/starrocks/outcome.go",
 		"if a.NumberLoadedRows != r.rows || a.NumberFilteredRows != 0 || a.NumberUnselectedRows != 0 {", "if r.rows < 0 {",
+	},
+	{
+		"a label that is committed stands for all rows of its load", "apply/starrocks/deliver.go",
+		"if !state.committed() && !r.once {\n\t\treturn false, nil", "if !r.once {\n\t\treturn state.committed(), nil",
 	},
 	{
 		"two loads of a table change places", "apply/load.go",

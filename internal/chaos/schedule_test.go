@@ -66,7 +66,7 @@ func (r *run) choose(there []active) (fault, bool) {
 	total := 0
 	var able []fault
 	for _, f := range allFaults {
-		taken := slices.ContainsFunc(there, func(a active) bool { return a.fault.group == f.group || uncovered(a.fault, f) })
+		taken := slices.ContainsFunc(there, func(a active) bool { return a.fault.group == f.group })
 		if !taken && (f.possible == nil || f.possible(r)) {
 			able = append(able, f)
 			total += f.weight
@@ -82,14 +82,6 @@ func (r *run) choose(there []active) (fault, bool) {
 		}
 	}
 	return fault{}, false
-}
-
-// uncovered tells two faults that dbmazz does not promise to survive together: a process
-// that ends between the answer that a row was filtered and the note of it. See "What is not
-// covered" in docs/guarantees.md.
-func uncovered(a, b fault) bool {
-	filtered := sinkFault(starrockstest.FaultFilteredRow)
-	return a.name == filtered && b.group == "process" || b.name == filtered && a.group == "process"
 }
 
 // healSome heals most of what is there. What has nothing to heal is over.

@@ -14,7 +14,7 @@ var scripted = []starrockstest.FaultKind{
 	starrockstest.FaultFail, starrockstest.FaultHTTPError, starrockstest.FaultHTTPErrorAfterCommit, starrockstest.FaultDropBeforeBody,
 	starrockstest.FaultDropMidBody, starrockstest.FaultLostResponse, starrockstest.FaultFailCommitted, starrockstest.FaultPublishTimeout,
 	starrockstest.FaultHold, starrockstest.FaultHoldBeforeCommit, starrockstest.FaultSlow, starrockstest.FaultLabelRunning,
-	starrockstest.FaultVersionLimit, starrockstest.FaultFilteredRow, starrockstest.FaultTruncate, starrockstest.FaultEvictLabel, starrockstest.FaultEvictLost,
+	starrockstest.FaultVersionLimit, starrockstest.FaultFilteredRow, starrockstest.FaultFilteredLost, starrockstest.FaultTruncate, starrockstest.FaultEvictLabel, starrockstest.FaultEvictLost,
 	starrockstest.FaultCommitLate, starrockstest.FaultBeginLate, starrockstest.FaultLeaderChange, starrockstest.FaultBEDies,
 	starrockstest.FaultRedirectLoop, starrockstest.FaultFEHTTPError, starrockstest.FaultFE401, starrockstest.FaultFEDown,
 	starrockstest.FaultState, starrockstest.FaultMySQL, starrockstest.FaultMySQLDrop,
@@ -49,8 +49,8 @@ func sinkFault(kind starrockstest.FaultKind) string { return "sink: " + string(k
 // of it.
 func weightOf(kind starrockstest.FaultKind) int {
 	switch kind {
-	case starrockstest.FaultFilteredRow: // A silent one.
-		return 15
+	case starrockstest.FaultFilteredRow, starrockstest.FaultFilteredLost: // Silent ones.
+		return 10
 	case starrockstest.FaultLostResponse, starrockstest.FaultCommitLate, starrockstest.FaultEvictLabel, starrockstest.FaultEvictLost, starrockstest.FaultHTTPError:
 		return 5
 	default:
@@ -77,7 +77,7 @@ func script(kind starrockstest.FaultKind) func(*run, *rand.Rand) func() {
 			if r.shape.keyless {
 				f.Table = `\.event$` // Of the others each load may be sent again.
 			}
-		case starrockstest.FaultFilteredRow:
+		case starrockstest.FaultFilteredRow, starrockstest.FaultFilteredLost:
 			// The rows of this table never change: nothing covers up that one is missing,
 			// and none needs values of a row that is not in the sink any more.
 			f.Count, f.Table = 1, `\.ledger$`
