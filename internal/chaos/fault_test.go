@@ -235,7 +235,12 @@ func stopSource(mode pgtest.Mode) func(*run, *rand.Rand) func() {
 	return func(r *run, _ *rand.Rand) func() {
 		ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
 		defer cancel()
-		r.must("stop PostgreSQL", r.server.Stop(ctx, mode))
+		err := r.server.Stop(ctx, mode)
+		if err != nil && stoppedWhileRecovering(r.sourceLog()) {
+			r.count("remedy", "PostgreSQL killed that was to stop while it recovered")
+			err = r.server.Kill()
+		}
+		r.must("stop PostgreSQL", err)
 		return r.restartSource
 	}
 }

@@ -2,9 +2,11 @@ package chaos_test
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
+	"testing"
 )
 
 // What is here is what apply asks for when history is repeated to a sink that is far ahead: a
@@ -68,4 +70,33 @@ func (r *run) copyAnew(ctx context.Context) {
 		return
 	}
 	r.problem(broken, "no process to ask for a copy")
+}
+
+// stoppedWhileRecovering reports from its log whether PostgreSQL was told to stop while it
+// recovered from the crash of a backend. PostgreSQL 18.4 does not end then, whoever is connected: its
+// checkpointer and its I/O workers wait for ever.
+func stoppedWhileRecovering(log string) bool {
+	recovering := strings.LastIndex(log, "automatic recovery in progress")
+	return recovering >= 0 && strings.Contains(log[recovering:], "received fast shutdown request") && !strings.Contains(log[recovering:], "ready to accept connections")
+}
+
+// sourceLog is all that PostgreSQL has logged. While it is told to stop it logs each connection.
+func (r *run) sourceLog() string {
+	text, err := os.ReadFile(r.server.LogFile())
+	r.must("read the log of PostgreSQL", err)
+	return string(text)
+}
+
+func TestOnlyAStopDuringRecoveryIsHelpedAlong(t *testing.T) {
+	t.Parallel()
+	const crash = "LOG:  database system was not properly shut down; automatic recovery in progress\n"
+	const ready, stop = "LOG:  database system is ready to accept connections\n", "LOG:  received fast shutdown request\n"
+	for log, want := range map[string]bool{
+		crash + stop: true, ready + crash + stop + "LOG:  redo starts at 0/1B195F8\n": true,
+		crash + ready + stop: false, ready + stop: false, stop + crash: false, "": false,
+	} {
+		if got := stoppedWhileRecovering(log); got != want {
+			t.Errorf("%q: %t", log, got)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package chaos_test
 import (
 	"math/rand/v2"
 	"slices"
+	"testing"
 	"time"
 
 	"github.com/dbmazz/dbmazz/apply/starrocks/starrockstest"
@@ -16,8 +17,8 @@ var scripted = []starrockstest.FaultKind{
 	starrockstest.FaultHold, starrockstest.FaultHoldBeforeCommit, starrockstest.FaultSlow, starrockstest.FaultLabelRunning,
 	starrockstest.FaultVersionLimit, starrockstest.FaultFilteredRow, starrockstest.FaultFilteredLost, starrockstest.FaultTruncate, starrockstest.FaultEvictLabel, starrockstest.FaultEvictLost,
 	starrockstest.FaultCommitLate, starrockstest.FaultBeginLate, starrockstest.FaultLeaderChange, starrockstest.FaultBEDies,
-	starrockstest.FaultRedirectLoop, starrockstest.FaultFEHTTPError, starrockstest.FaultFE401, starrockstest.FaultFEDown,
-	starrockstest.FaultState, starrockstest.FaultMySQL, starrockstest.FaultMySQLDrop,
+	starrockstest.FaultRedirect, starrockstest.FaultRedirectLoop, starrockstest.FaultFEHTTPError, starrockstest.FaultFE401, starrockstest.FaultFEDown,
+	starrockstest.FaultState, starrockstest.FaultMySQL, starrockstest.FaultMySQLDrop, starrockstest.FaultMySQLLost,
 }
 
 // sinkFaults are the scripted ones, and those of the server as a whole.
@@ -81,6 +82,8 @@ func script(kind starrockstest.FaultKind) func(*run, *rand.Rand) func() {
 			// The rows of this table never change: nothing covers up that one is missing,
 			// and none needs values of a row that is not in the sink any more.
 			f.Count, f.Table = 1, `\.ledger$`
+		case starrockstest.FaultRedirect:
+			f.Location = "127.0.0.77:9" // A host that nobody has named.
 		case starrockstest.FaultPublishTimeout:
 			r.invisible.Store(time.Now().Add(time.Hour).UnixNano())
 		default:
@@ -97,6 +100,16 @@ func script(kind starrockstest.FaultKind) func(*run, *rand.Rand) func() {
 			if kind == starrockstest.FaultPublishTimeout {
 				r.invisible.Store(time.Now().Add(3 * time.Second).UnixNano())
 			}
+		}
+	}
+}
+
+// TestEveryFaultOfTheSinkIsPlayed: docs/reliability.md says so.
+func TestEveryFaultOfTheSinkIsPlayed(t *testing.T) {
+	t.Parallel()
+	for _, kind := range starrockstest.FaultKinds() {
+		if !slices.Contains(scripted, kind) {
+			t.Errorf("%s is not played", kind)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package starrockstest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"sync"
@@ -92,6 +93,9 @@ var faultStages = map[FaultKind]faultStage{
 	FaultVersionLimit: stageBE, FaultFilteredRow: stageBE, FaultFilteredLost: stageBE, FaultTruncate: stageBE, FaultEvictLabel: stageBE, FaultEvictLost: stageBE,
 	FaultCommitLate: stageBE, FaultBeginLate: stageBE, FaultLeaderChange: stageBE, FaultBEDies: stageBE,
 }
+
+// FaultKinds returns all kinds of faults, in the order of their names.
+func FaultKinds() []FaultKind { return slices.Sorted(maps.Keys(faultStages)) }
 
 type faultStage uint8
 
