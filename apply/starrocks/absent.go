@@ -18,6 +18,7 @@ import (
 // lookFor returns what counts these rows of the batch, as [request.missing].
 func (a *applyRun) lookFor(rows []int32) func(context.Context, *request) (int64, error) {
 	return func(ctx context.Context, r *request) (int64, error) {
+		apply.Waiting(ctx, fmt.Errorf("load %s is committed, and its answer is not known: looking for its %d rows in table %s", r.label, len(rows), r.table))
 		conn, err := a.sink.reading(ctx, r.table)
 		if err != nil {
 			return 0, fmt.Errorf("look for the rows of load %s: %w", r.label, err)
