@@ -46,12 +46,18 @@ func sinkFaults() []fault {
 // sinkFault names the fault of a schedule that has the stand-in play a kind of fault.
 func sinkFault(kind starrockstest.FaultKind) string { return "sink: " + string(kind) }
 
+// silent tells the kinds of a load that lacks a row.
+func silent(kind starrockstest.FaultKind) bool {
+	return kind == starrockstest.FaultFilteredRow || kind == starrockstest.FaultFilteredLost
+}
+
 // weightOf prefers the faults that leave it open whether a load is committed, and how much
 // of it.
 func weightOf(kind starrockstest.FaultKind) int {
-	switch kind {
-	case starrockstest.FaultFilteredRow, starrockstest.FaultFilteredLost: // Silent ones.
+	if silent(kind) {
 		return 10
+	}
+	switch kind {
 	case starrockstest.FaultLostResponse, starrockstest.FaultCommitLate, starrockstest.FaultEvictLabel, starrockstest.FaultEvictLost, starrockstest.FaultHTTPError:
 		return 5
 	default:
@@ -90,8 +96,15 @@ func script(kind starrockstest.FaultKind) func(*run, *rand.Rand) func() {
 		}
 		r.must("script a fault", r.sink.Script(f))
 		return func() {
-			left := r.sink.Faults()
-			if i := slices.IndexFunc(left, func(o starrockstest.Fault) bool { return o.Kind == kind }); i < 0 || left[i].Count < f.Count {
+			struck := func() bool {
+				left := r.sink.Faults()
+				i := slices.IndexFunc(left, func(o starrockstest.Fault) bool { return o.Kind == kind })
+				return i < 0 || left[i].Count < f.Count
+			}
+			for n := 0; n < 40 && silent(kind) && !struck(); n++ {
+				r.wait(50 * time.Millisecond) // For a load of the table.
+			}
+			if struck() {
 				r.count("fault", sinkFault(kind))
 			}
 			r.sink.ClearFaults()
