@@ -15,7 +15,7 @@ import (
 // or the process ends before it has acted on it, the state of the label tells that the load
 // is committed, and nothing tells how much of it. The rows are looked up in the table then.
 
-// lookFor returns what counts these rows of the batch, as [request.missing].
+// lookFor returns [request.missing] for a load of these rows of the batch.
 func (a *applyRun) lookFor(rows []int32) func(context.Context, *request) (int64, error) {
 	return func(ctx context.Context, r *request) (int64, error) {
 		apply.Waiting(ctx, fmt.Errorf("load %s is committed, and its answer is not known: looking for its %d rows in table %s", r.label, len(rows), r.table))
