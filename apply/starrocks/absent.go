@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/dbmazz/dbmazz/apply"
 	"github.com/dbmazz/dbmazz/bus/cdc"
@@ -110,16 +109,11 @@ func (a *applyRun) without(ctx context.Context, conn *sql.Conn, rows []int32, ex
 func (a *applyRun) absentGuarded(ctx context.Context, conn *sql.Conn, rows []int32) ([]int32, error) {
 	l := a.layout
 	missing, err := uncounted(len(rows), keysAskedTogether, func(from, to int) (int, error) {
-		conditions := make([]string, 0, to-from)
-		for _, i := range rows[from:to] {
-			row := &a.batch.Rows[i]
-			key, err := l.keyCondition([]cdc.Tuple{row.Tuple})
-			if err != nil {
-				return 0, err
-			}
-			conditions = append(conditions, fmt.Sprintf("(%s AND %s >= %d)", key, quoteName(l.audit[atVersion]), uint64(row.Position.Commit)))
+		condition, err := a.eachWith(rows[from:to], l.from)
+		if err != nil {
+			return 0, err
 		}
-		return a.sink.countWhere(ctx, conn, l, strings.Join(conditions, " OR "))
+		return a.sink.countWhere(ctx, conn, l, condition)
 	})
 	return chosen(rows, missing), err
 }

@@ -134,21 +134,31 @@ func (a *applyRun) deleteGuarded(ctx context.Context) error {
 		return err
 	}
 	for chunk := range slices.Chunk(a.deletes, keysAskedTogether) {
-		conditions := make([]string, len(chunk))
-		for n, i := range chunk {
-			row := &a.batch.Rows[i]
-			key, err := l.keyCondition([]cdc.Tuple{row.Tuple})
-			if err != nil {
-				return a.numbered(int(i), err)
-			}
-			conditions[n] = "(" + key + " AND " + l.upTo(row.Position.Commit) + ")"
+		condition, err := a.eachWith(chunk, l.upTo)
+		if err != nil {
+			return err
 		}
-		if err := a.sink.exec(ctx, "DELETE FROM "+a.sink.tableName(l.table)+" WHERE "+strings.Join(conditions, " OR ")); err != nil {
+		if err := a.sink.exec(ctx, "DELETE FROM "+a.sink.tableName(l.table)+" WHERE "+condition); err != nil {
 			return fmt.Errorf("delete rows of table %s: %w", l.table, err)
 		}
 		a.committed(int64(len(chunk)), 0)
 	}
 	return nil
+}
+
+// eachWith is true in SQL for the stored rows with the keys of these rows of the batch, each
+// if it meets the condition for the version that its row of the batch has.
+func (a *applyRun) eachWith(rows []int32, condition func(cdc.LSN) string) (string, error) {
+	conditions := make([]string, len(rows))
+	for n, i := range rows {
+		row := &a.batch.Rows[i]
+		key, err := a.layout.keyCondition([]cdc.Tuple{row.Tuple})
+		if err != nil {
+			return "", a.numbered(int(i), err)
+		}
+		conditions[n] = "(" + key + " AND " + condition(row.Position.Commit) + ")"
+	}
+	return strings.Join(conditions, " OR "), nil
 }
 
 // truncatePage is how many rows one load of a guarded truncate marks.

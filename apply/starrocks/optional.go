@@ -59,6 +59,7 @@ func (m *movedBody) addOptional(ctx context.Context, conn *sql.Conn, rows []int3
 // readable refuses an optional row that was in a load before if its old row is the batch's
 // own by now: what it would have been made of is gone. Of other rows fill finds that out.
 func (a *applyRun) readable(ctx context.Context, conn *sql.Conn, rows []int32) error {
+	made := a.madeByBatch()
 	for _, i := range rows {
 		row := &a.batch.Rows[i]
 		if !row.Optional || !a.reads(row) {
@@ -67,7 +68,7 @@ func (a *applyRun) readable(ctx context.Context, conn *sql.Conn, rows []int32) e
 		if _, err := a.layout.keyValues(row.MovedFrom); err != nil {
 			continue // It never was in StarRocks.
 		}
-		n, err := a.sink.countRows(ctx, conn, a.layout, []cdc.Tuple{row.MovedFrom}, a.madeByBatch())
+		n, err := a.sink.countRows(ctx, conn, a.layout, []cdc.Tuple{row.MovedFrom}, made)
 		if err != nil {
 			return err
 		}

@@ -68,6 +68,11 @@ func (l *layout) upTo(commit cdc.LSN) string {
 	return fmt.Sprintf("(%s <= %d OR %s IS NULL)", version, uint64(commit), version)
 }
 
+// from is true in SQL for rows whose version is not lower.
+func (l *layout) from(commit cdc.LSN) string {
+	return fmt.Sprintf("%s >= %d", quoteName(l.audit[atVersion]), uint64(commit))
+}
+
 // countRows counts the rows with the keys of the tuples for which the extra condition,
 // which begins with AND or is empty, is true.
 func (s *Sink) countRows(ctx context.Context, conn *sql.Conn, l *layout, keys []cdc.Tuple, extra string) (int, error) {
